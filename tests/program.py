@@ -1,0 +1,126 @@
+"""Drive `run_bots.py` as a user does: a process with an env file, signals and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .local_discord import Account, LocalDiscord
+
+SCRIPT = Path(__file__).parent.parent / "run_bots.py"
+# What Python and aiohttp print when something was not closed or not awaited, and what no user should see.
+STRAY = re.compile(r"Traceback|Unclosed|never awaited|Task was destroyed|never retrieved|Exception ignored|Error in")
+
+
+async def until(condition: Callable[[], object], timeout: float = 20) -> None:
+    """Wait until the condition holds. The timeout only says when a test has failed."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.01)
+
+
+class Program:
+    """One run of the script, in a folder of its own."""
+
+    def __init__(self, folder: Path, discord: LocalDiscord | None = None) -> None:
+        self.folder = folder
+        self.script = SCRIPT
+        self.discord = discord
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "PYTHON"))
+        }
+        self.environment["PYTHONPATH"] = str(SCRIPT.parent)
+        self.stderr = ""
+        self.stdout = ""
+        self.process: asyncio.subprocess.Process | None = None
+        self._readers: list[asyncio.Task[None]] = []
+
+    def write_env(self, *accounts: Account, extra: str = "") -> None:
+        """Write an env file with these bots, numbered from 1 and called by their users' names."""
+        lines = []
+        for number, account in enumerate(accounts, 1):
+            lines += [f"DISCORD_BOT_TOKEN{number}={account.token}", f"DISCORD_BOT_NAME{number}={account.user.name}"]
+        (self.folder / ".env").write_text("\n".join([*lines, extra]))
+
+    def change_behaviour(self, code: str) -> None:
+        """Run a copy of the script with these methods in the class that says what a bot does."""
+        text = SCRIPT.read_text()
+        mark = "    @commands.Cog.listener()\n"
+        assert text.count(mark) == 1
+        self.script = self.folder / "run_bots.py"
+        self.script.write_text(text.replace(mark, textwrap.indent(textwrap.dedent(code), "    ") + "\n" + mark))
+
+    async def start(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> Program:
+        command = [python, *options]
+        if self.discord is not None:
+            command += ["-m", "tests.local_discord.redirect", self.discord.url]
+        self.process = await asyncio.create_subprocess_exec(
+            *command,
+            str(self.script),
+            *arguments,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._readers = [asyncio.create_task(self._read("stdout")), asyncio.create_task(self._read("stderr"))]
+        return self
+
+    async def _read(self, name: str) -> None:
+        stream = getattr(self.process, name)
+        while data := await stream.read(65536):
+            setattr(self, name, getattr(self, name) + data.decode())
+
+    async def logged(self, text: str, times: int = 1, timeout: float = 20) -> None:
+        """Wait until a line of the log has this text."""
+        try:
+            await until(lambda: self.stderr.count(text) >= times or self.ended, timeout)
+        except AssertionError:
+            raise AssertionError(f"{text!r} was not logged:\n{self.stderr}") from None
+        assert self.stderr.count(text) >= times, f"{text!r} was not logged before the end:\n{self.stderr}"
+
+    @property
+    def ended(self) -> bool:
+        return self.process is not None and self.process.returncode is not None and all(r.done() for r in self._readers)
+
+    def send(self, number: int = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def end(self, timeout: float = 20) -> int:
+        """Wait for the end. Returns the exit code."""
+        assert self.process is not None
+        try:
+            async with asyncio.timeout(timeout):
+                code = await self.process.wait()
+                await asyncio.gather(*self._readers)
+                return code
+        except TimeoutError:
+            raise AssertionError(f"the program did not end:\n{self.stderr}") from None
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop, and wait. Returns the exit code."""
+        self.send(number)
+        return await self.end()
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.end()
+
+    def lines_of(self, name: str) -> list[str]:
+        """The log lines of one bot."""
+        return [line for line in self.stderr.splitlines() if f"[{name}]" in line]
+
+    def assert_clean(self) -> None:
+        """Nothing was printed that should not be."""
+        assert not STRAY.search(self.stderr), self.stderr

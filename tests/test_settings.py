@@ -1,0 +1,181 @@
+"""What is read from the env file, the process environment and the command line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import run_bots
+
+from .local_discord import LocalDiscord
+from .program import SCRIPT, Program, until
+
+ROOT = SCRIPT.parent
+
+
+async def test_no_token_is_said_in_plain_lines_with_78(program: Program) -> None:
+    (program.folder / ".env").write_text("DISCORD_BOT_TOKEN1=\nOTHER=1\n")
+    await program.start()
+    assert await program.end() == 78
+    assert "DISCORD_BOT_TOKEN1=" in program.stderr
+    assert "https://discord.com/developers/applications" in program.stderr
+    assert ".env.example" in program.stderr
+    assert len(program.stderr.splitlines()) < 8
+    program.assert_clean()
+
+
+async def test_a_named_env_file_that_is_missing_is_an_error(program: Program) -> None:
+    await program.start("--env-file", "nowhere.env")
+    assert await program.end() == 78
+    assert "nowhere.env" in program.stderr
+    program.assert_clean()
+
+
+async def test_an_env_file_in_another_place_can_be_named(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("bot"))
+    (program.folder / ".env").rename(program.folder / "my bots.env")
+    await program.start("--env-file", "my bots.env")
+    await program.logged("1 bots from my bots.env")
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+
+
+async def test_the_env_file_beside_the_script_is_the_second_choice(
+    program: Program, discord: LocalDiscord, tmp_path: Path
+) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.change_behaviour("")
+    program.folder = tmp_path / "elsewhere"
+    program.folder.mkdir()
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+
+
+async def test_bots_are_ordered_by_number_and_numbers_may_have_gaps(program: Program, discord: LocalDiscord) -> None:
+    bots = {number: discord.add_bot(f"n{number}") for number in (12, 3, 1)}
+    lines = [f"DISCORD_BOT_TOKEN{number}={bot.token}" for number, bot in bots.items()]
+    (program.folder / ".env").write_text("\n".join([*lines, "DISCORD_BOT_TOKEN2=", "DISCORD_BOT_NAME3=music"]))
+    await program.start()
+    await program.logged("3 of 3 bots are ready")
+    first_lines = [re.search(r"\[(bot\d+|music)\] logging in", line) for line in program.stderr.splitlines()]
+    assert [match[1] for match in first_lines if match] == ["bot1", "music", "bot12"]
+    assert await program.stop() == 0
+
+
+async def test_the_process_environment_wins(program: Program, discord: LocalDiscord) -> None:
+    in_file, in_environment = discord.add_bot("in-file"), discord.add_bot("in-environment")
+    program.write_env(in_file)
+    program.environment["DISCORD_BOT_TOKEN1"] = in_environment.token
+    await program.start()
+    await program.logged("ready as in-environment")
+    assert await program.stop() == 0
+    assert not in_file.requests
+
+
+async def test_the_process_environment_alone_is_enough(program: Program, discord: LocalDiscord) -> None:
+    program.environment["DISCORD_BOT_TOKEN5"] = discord.add_bot("bot").token
+    await program.start()
+    await program.logged("1 bots from the environment")
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+
+
+async def test_a_token_can_stand_in_a_file(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    (program.folder / "secret").write_text(bot.token + "\n")
+    (program.folder / ".env").write_text("DISCORD_BOT_TOKEN1_FILE=secret\n")
+    await program.start()
+    await program.logged("ready as bot")
+    bot.token_reset = True
+    await bot.live[0].close(4000)
+    assert await program.end() == 78
+    assert "DISCORD_BOT_TOKEN1 in secret" in program.stderr
+
+
+async def test_a_token_file_that_is_missing_is_named(program: Program) -> None:
+    (program.folder / ".env").write_text("DISCORD_BOT_TOKEN1_FILE=nowhere\n")
+    await program.start()
+    assert await program.end() == 78
+    assert "DISCORD_BOT_TOKEN1_FILE" in program.stderr
+    assert "nowhere" in program.stderr
+    program.assert_clean()
+
+
+async def test_other_variables_reach_the_process_environment_and_tokens_do_not(
+    program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("bot"), extra="WEATHER_KEY=a$b${c}\nFROM_BOTH=file\n")
+    program.environment["FROM_BOTH"] = "process"
+    program.change_behaviour(
+        """
+        async def cog_load(self):
+            log.info("%s %s", os.environ["WEATHER_KEY"], os.environ["FROM_BOTH"])
+            log.info("tokens: %s", [name for name in os.environ if "TOKEN" in name])
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    assert "a$b${c} process" in program.stderr
+    assert "tokens: []" in program.stderr
+
+
+async def test_the_version_is_a_result_on_stdout(program: Program) -> None:
+    await program.start("--version")
+    assert await program.end() == 0
+    assert program.stdout.startswith(f"run_bots {run_bots.__version__}")
+    assert program.stderr == ""
+
+
+async def test_help_is_the_docstring(program: Program) -> None:
+    await program.start("--help")
+    assert await program.end() == 0
+    assert run_bots.__doc__ is not None
+    assert run_bots.__doc__.strip() in program.stdout
+
+
+async def test_wrong_usage_ends_with_2(program: Program) -> None:
+    await program.start("--env-fiel", "x")
+    assert await program.end() == 2
+    program.assert_clean()
+
+
+def test_the_inline_metadata_equals_the_requirements() -> None:
+    block = re.search(r"(?m)^# /// script\n((?:#.*\n)+?)# ///$", SCRIPT.read_text())
+    assert block is not None
+    metadata = tomllib.loads("".join(line.removeprefix("#").removeprefix(" ") for line in block[1].splitlines(True)))
+    assert metadata["dependencies"] == (ROOT / "requirements.txt").read_text().split()
+    assert metadata["requires-python"] == ">=3.11"
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9", "3.10"])
+def test_an_older_python_is_told_in_one_line(version: str) -> None:
+    pythons = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    if not (python := next(filter(None, pythons), None)):
+        pytest.skip(f"no Python {version} on this machine")
+    done = subprocess.run([python, SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 78
+    assert len(done.stderr.splitlines()) == 1
+    assert "needs Python 3.11" in done.stderr
+
+
+def test_a_missing_package_is_told_in_one_line() -> None:
+    # -S leaves out the installed packages.
+    done = subprocess.run([sys.executable, "-S", "-E", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == ["aiohttp is not installed. Run: python -m pip install -r requirements.txt"]
+
+
+async def test_the_first_signal_may_come_before_the_bots(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("bot"))
+    await program.start()
+    await until(lambda: "1 bots from" in program.stderr)
+    assert await program.stop() == 0
+    program.assert_clean()

@@ -1,0 +1,244 @@
+"""A stop: at any moment, clean, at once offline, and never longer than ten seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import ssl
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+
+from .local_discord import LocalDiscord, faults
+from .program import Program, until
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_a_signal_closes_every_bot_with_1000(number: int, program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot(name) for name in ("one", "two")]
+    program.write_env(*bots)
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    assert await program.stop(number) == 0
+    assert [bot.client_closes for bot in bots] == [[1000], [1000]]
+    assert not any(bot.online for bot in bots)
+    assert "stopped: " in program.lines_of("one")[-1]
+    assert "stopped: " in program.lines_of("two")[-1]
+    program.assert_clean()
+
+
+MOMENTS = {
+    "in the login": ("GET /users/@me", faults.hang()),
+    "in the second request of the login": ("GET /oauth2/applications/@me", faults.hang()),
+    "before the gateway's upgrade": ("upgrade", faults.hang()),
+    "before HELLO": ("connect", faults.hang()),
+    "before READY": ("identify", faults.hang()),
+    "in the backoff": ("GET /users/@me", faults.status(503)),
+    "while the gateway comes and goes": ("ready", faults.close(4000)),
+    "while sessions are invalid": ("identify", faults.invalid_session()),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+async def test_a_stop_is_clean(name: str, program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot(f"bot{n}") for n in range(5)]
+    discord.fail(*MOMENTS[name])
+    program.write_env(*bots)
+    await program.start()
+    await until(lambda: len(discord.requests) >= 5)
+    await asyncio.sleep(random.uniform(0.1, 1.5))
+    started = time.monotonic()
+    assert await program.stop() == 0
+    assert time.monotonic() - started < 5
+    program.assert_clean()
+    assert not any(bot.live for bot in bots)
+
+
+async def test_a_stop_during_the_imports_is_silent(program: Program, tmp_path: Path) -> None:
+    program.discord = None
+    for delay in (0.05, 0.1, 0.2, 0.3):
+        await program.start("--env-file", "there is none")
+        await asyncio.sleep(delay)
+        if program.process is not None and program.process.returncode is None:
+            program.send(signal.SIGINT)
+            assert await program.end() in (0, 78, -signal.SIGINT)  # the last one: before the script's first line
+        assert "KeyboardInterrupt" not in program.stderr.replace("site.py", "")
+
+
+async def test_a_stop_right_after_ready_is_clean(program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot(f"bot{n}") for n in range(10)]
+    program.write_env(*bots)
+    program.change_behaviour(
+        """
+        @commands.Cog.listener()
+        async def on_ready(self):
+            pass
+        """
+    )
+    await program.start()
+    await program.logged("ready as")
+    assert await program.stop() == 0
+    program.assert_clean()
+    assert not any(bot.online for bot in bots)
+
+
+async def test_a_stop_over_tls_reaches_discord_as_1000(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with LocalDiscord(tls=context) as discord:
+        bots = [discord.add_bot(f"bot{n}") for n in range(30)]
+        program = Program(tmp_path, discord)
+        program.environment["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
+        program.write_env(*bots)
+        await program.start()
+        await program.logged("30 of 30 bots are ready")
+        assert await program.stop() == 0
+        await until(lambda: all(bot.client_closes for bot in bots))
+        assert [bot.client_closes for bot in bots] == [[1000]] * 30
+        program.assert_clean()
+
+
+async def test_a_handler_that_runs_at_the_stop_leaves_no_line(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    program.change_behaviour(
+        """
+        @commands.Cog.listener("on_message")
+        async def chatter(self, message):
+            while True:
+                await message.channel.send("again")
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.say("go on")
+    await until(lambda: len(bot.messages) > 5)
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_bots_own_clean_up_runs(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.change_behaviour(
+        """
+        async def cog_unload(self):
+            await asyncio.sleep(0.1)
+            log.info("cleaned up")
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    assert "[bot] cleaned up" in program.stderr
+    program.assert_clean()
+
+
+HANGS = {
+    "waits": "await asyncio.sleep(3600)",
+    "does not let itself be cancelled": """
+        for _ in range(100):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+        """,
+    "blocks the event loop": "time.sleep(3600)",
+    "blocks a thread": "await asyncio.to_thread(time.sleep, 3600)",
+}
+
+
+async def test_a_stop_takes_ten_seconds_at_the_most_whatever_a_clean_up_does(
+    tmp_path: Path, discord: LocalDiscord
+) -> None:
+    async def stop(name: str, code: str) -> None:
+        bots = [discord.add_bot(f"{name} 1"), discord.add_bot(f"{name} 2")]
+        folder = tmp_path / name
+        folder.mkdir()
+        program = Program(folder, discord)
+        program.write_env(*bots)
+        program.change_behaviour("async def cog_unload(self):\n" + textwrap.indent(textwrap.dedent(code), "    "))
+        await program.start()
+        await program.logged("2 of 2 bots are ready")
+        started = time.monotonic()
+        assert await program.stop() == 0
+        assert time.monotonic() - started < 10
+        program.assert_clean()
+        assert name == "blocks the event loop" or not any(bot.online for bot in bots)
+
+    await asyncio.gather(*(stop(name, code) for name, code in HANGS.items()))
+
+
+async def test_a_second_signal_ends_the_program_at_once(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.change_behaviour("async def cog_unload(self):\n    time.sleep(3600)\n")
+    await program.start()
+    await program.logged("ready as bot")
+    program.send()
+    await program.logged("Stopping all bots (SIGTERM)")
+    started = time.monotonic()
+    assert await program.stop(signal.SIGINT) == 1
+    assert time.monotonic() - started < 3
+    program.assert_clean()
+
+
+async def test_a_gateway_that_does_not_answer_the_close_holds_nothing_up(
+    program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("bot"))
+    await program.start()
+    await program.logged("ready as bot")
+    discord.deaf = True
+    started = time.monotonic()
+    assert await program.stop() == 0
+    assert time.monotonic() - started < 8
+    program.assert_clean()
+
+
+async def test_the_program_ends_with_0_when_every_bot_closed_itself(program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot("one"), discord.add_bot("two")]
+    program.write_env(*bots)
+    program.change_behaviour(
+        """
+        def __init__(self, bot):
+            self.bot = bot
+
+        @commands.Cog.listener("on_message")
+        async def goodbye(self, message):
+            await self.bot.close()
+        """
+    )
+    program.script.write_text(program.script.read_text().replace("add_cog(Ping())", "add_cog(Ping(bot))"))
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await discord.say("goodbye")
+    assert await program.end() == 0
+    assert [bot.client_closes for bot in bots] == [[1000], [1000]]
+    assert "stopped: closed itself" in program.lines_of("one")[-1]
+    program.assert_clean()
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
+async def test_stops_at_random_moments_are_clean(tmp_path: Path, discord: LocalDiscord) -> None:
+    chance = random.Random()
+    for attempt in range(8):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        bots = [discord.add_bot(f"bot{attempt}-{n}") for n in range(20)]
+        program = Program(folder, discord)
+        program.write_env(*bots)
+        before = len(discord.requests)
+        await program.start("--log-level", "debug" if attempt % 2 else "info")
+        await until(lambda before=before: len(discord.requests) > before)
+        await asyncio.sleep(chance.uniform(0, 0.6))
+        assert await program.stop(chance.choice(SIGNALS)) == 0
+        program.assert_clean()
+        await until(lambda bots=bots: not any(bot.online for bot in bots))
