@@ -230,7 +230,8 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
     status = getattr(error, "status", None)
     code = error.code if isinstance(error, discord.ConnectionClosed) else None
     variable = f"{bot.settings.variable} in {bot.settings.place}"
-    portal = f"{PORTAL}/{bot.application_id or application_id(bot.settings.token)}/bot"
+    number = bot.application_id or application_id(bot.settings.token)
+    portal = f"{PORTAL}/{number}/bot" if number else PORTAL
 
     if isinstance(error, discord.LoginFailure) or status == 401 or code == 4004:
         return Failure(
@@ -374,10 +375,13 @@ class Bot(commands.AutoShardedBot):
             self.entry.ready(f"ready as {self.user} ({self.user and self.user.id}) in {len(self.guilds)} servers")
 
 
-class Pause:
-    """A time until which something has to wait."""
+class Backoff:
+    """A time until which something has to wait: exponential, with full jitter, and uptime makes up for failures."""
 
-    _until = 0.0
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._failures = 0
+        self._up_since: float | None = None
 
     @property
     def delay(self) -> float:
@@ -386,13 +390,6 @@ class Pause:
 
     def extend(self, seconds: float) -> None:
         self._until = max(self._until, time.monotonic() + seconds)
-
-
-class Backoff(Pause):
-    """Exponential backoff with full jitter. Uptime makes up for failures."""
-
-    _failures = 0
-    _up_since: float | None = None
 
     def succeeded(self) -> None:
         self._up_since = time.monotonic()
@@ -412,7 +409,7 @@ class State(enum.StrEnum):
 class Entry:
     """One bot of the settings: its state, and the event that is set when it has ended, however that was."""
 
-    def __init__(self, settings: BotSettings, block: Pause, changed: Callable[[], None]) -> None:
+    def __init__(self, settings: BotSettings, block: Backoff, changed: Callable[[], None]) -> None:
         self.settings = settings
         self.event = asyncio.Event()
         self.state = State.STARTING
@@ -435,23 +432,23 @@ class Entry:
         try:
             while await self._attempt():
                 pass
-        finally:
             if not self.needs_person:
-                self.reason = "was asked to stop" if self._stop_asked.done() else "closed itself"
+                self.reason = "it was asked to" if self._stop_asked.done() else "it closed itself"
+        finally:
             log.log(logging.ERROR if self.needs_person else logging.INFO, "stopped: %s", self.reason)
             self.event.set()
             self._set_state(State.STOPPED, self.reason)
 
     async def _attempt(self) -> bool:
         """Run the bot with a fresh client until that ends. Returns whether to try again."""
+        bot = Bot(self)
         try:
-            async with Bot(self) as bot:
+            async with bot:
                 connected = asyncio.create_task(self._log_in_and_connect(bot))
                 await asyncio.wait({connected, self._stop_asked}, return_when=asyncio.FIRST_COMPLETED)
-                await bot.leave_gateway()  # before anything is cancelled: a cancelled reader cuts the connection
-            while not connected.done():  # discord.py lets itself not be cancelled while it reconnects
-                connected.cancel()
-                await asyncio.wait({connected}, timeout=0.1)
+                while not connected.done():  # discord.py ignores a cancellation while it reconnects
+                    connected.cancel()
+                    await asyncio.wait({connected}, timeout=0.1)
             if not connected.cancelled():
                 connected.result()
         except GatewayLost:
@@ -511,7 +508,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
-        self._block = Pause()
+        self._block = Backoff()
         self._changed = asyncio.Event()
         self._report: asyncio.Task[None] | None = None
 
@@ -559,6 +556,7 @@ async def run(settings: list[BotSettings]) -> int:
     waits = [asyncio.create_task(wait) for wait in (stop_asked.wait(), runner.wait_for_end())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     await runner.close()
+    await asyncio.gather(*(entry.task for entry in runner.entries.values()))  # raises what is a bug of this program
     if not stop_asked.is_set() and any(entry.needs_person for entry in runner.entries.values()):
         return EXIT_NEEDS_PERSON
     return EXIT_OK

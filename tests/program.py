@@ -50,13 +50,17 @@ class Program:
             lines += [f"DISCORD_BOT_TOKEN{number}={account.token}", f"DISCORD_BOT_NAME{number}={account.user.name}"]
         (self.folder / ".env").write_text("\n".join([*lines, extra]))
 
+    def change_script(self, old: str, new: str) -> None:
+        """Run a copy of the script in which this is replaced."""
+        text = self.script.read_text()
+        assert text.count(old) == 1
+        self.script = self.folder / "run_bots.py"
+        self.script.write_text(text.replace(old, new))
+
     def change_behaviour(self, code: str) -> None:
         """Run a copy of the script with these methods in the class that says what a bot does."""
-        text = SCRIPT.read_text()
         mark = "    @commands.Cog.listener()\n"
-        assert text.count(mark) == 1
-        self.script = self.folder / "run_bots.py"
-        self.script.write_text(text.replace(mark, textwrap.indent(textwrap.dedent(code), "    ") + "\n" + mark))
+        self.change_script(mark, textwrap.indent(textwrap.dedent(code), "    ") + "\n" + mark)
 
     async def start(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> Program:
         command = [python, *options]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from .local_discord import Guild, LocalDiscord, User, faults
@@ -176,6 +174,33 @@ async def test_a_login_without_an_answer_delays_nobody_and_can_be_stopped(
     program.assert_clean()
 
 
+async def test_a_login_without_an_answer_is_given_up_and_tried_again(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    bot.fail("GET /users/@me", faults.hang(), times=1)
+    program.change_script("LOGIN_TIMEOUT = 60", "LOGIN_TIMEOUT = 1")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("Discord does not answer")
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_gateway_that_stays_away_is_tried_again_with_a_new_login(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    discord.fail("upgrade", faults.status(503), times=4)
+    program.change_script("KEEP_CLIENT = 30", "KEEP_CLIENT = 0")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    assert bot.requests.count("GET /users/@me") > 1
+    assert await program.stop() == 0
+    assert "Discord answers with status 503" in program.stderr
+    program.assert_clean()
+
+
 async def test_discord_asks_to_reconnect_and_the_bot_resumes(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
@@ -259,5 +284,4 @@ async def test_hundred_bots_come_up_and_stop_together(program: Program, discord:
     await program.logged("100 of 100 bots are ready", timeout=40)
     assert await program.stop() == 0
     assert [bot.client_closes for bot in bots] == [[1000]] * 100
-    await asyncio.sleep(0)
     program.assert_clean()

@@ -68,7 +68,10 @@ class LocalDiscord(Faults):
         if action is not None and (response := await action(request)) is not None:
             self.count_invalid(response.status)
             return response  # type: ignore[no-any-return]
-        return await Connection(self, request).run()
+        try:
+            return await Connection(self, request).run()
+        except ConnectionError:
+            return web.Response()  # the bot went away before it was connected
 
     async def stop(self) -> None:
         """Cut every connection and listen no more, as a network that goes away."""
