@@ -34,6 +34,7 @@ async def test_a_bot_answers_people_alone_and_mentions_nobody(program: Program, 
     assert await program.stop() == 0
     assert [len(bot.messages) for bot in bots] == [1, 1]
     assert all(bot.messages[0]["allowed_mentions"] == {"parse": []} for bot in bots)
+    assert "ERROR" not in program.stderr
     program.assert_clean()
 
 

@@ -171,6 +171,7 @@ async def test_a_stop_takes_ten_seconds_at_the_most_whatever_a_clean_up_does(
         assert await program.stop() == 0
         assert time.monotonic() - started < 10
         program.assert_clean()
+        assert ("The program ends without it" in program.stderr) == (name != "waits")
         assert name == "blocks the event loop" or not any(bot.online for bot in bots)
 
     await asyncio.gather(*(stop(name, code) for name, code in HANGS.items()))
