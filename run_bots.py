@@ -11,6 +11,7 @@ Put the bots' tokens into a file named .env, a line for each bot:
     DISCORD_BOT_TOKEN2=the token of your second bot
 
 Then start this script. It logs every bot in, keeps it connected, and stops them all on Ctrl-C.
+What a bot does is in its extensions, which are ordinary discord.py extension modules.
 """
 
 import os
@@ -35,16 +36,19 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import base64
+import codecs
 import contextvars
 import copy
 import dataclasses
+import difflib
 import enum
+import io
 import logging
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +56,7 @@ try:
     import aiohttp  # discord.py brings it
     import discord
     from discord.ext import commands
-    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 except ModuleNotFoundError as missing:
     print(f"{missing.name} is not installed. Run: python -m pip install -r requirements.txt", file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
@@ -61,11 +65,6 @@ __version__ = "1.0.0"
 
 PORTAL = "https://discord.com/developers/applications"
 UPDATE = "Update discord.py: python -m pip install --upgrade -r requirements.txt"
-NO_BOTS = f"""\
-There is no bot to run. For each bot:
-1. Open {PORTAL}, choose your application, then Bot, then Reset Token.
-2. Copy .env.example to .env, and write the token there: DISCORD_BOT_TOKEN1=your token
-Then start run_bots.py again."""
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 # Intents that have to be switched on in the Developer Portal: the application's flag, and the Portal's own name.
 PRIVILEGED_INTENTS = {
@@ -73,7 +72,7 @@ PRIVILEGED_INTENTS = {
     "members": ("gateway_guild_members", "Server Members Intent"),
     "presences": ("gateway_presence", "Presence Intent"),
 }
-# Close codes after which nothing but an update helps: https://docs.discord.com/developers/topics/opcodes-and-status-codes
+# Close codes that only an update mends: https://docs.discord.com/developers/topics/opcodes-and-status-codes
 REFUSALS = {
     4010: "the shard",
     4011: "the number of shards that it asked for",
@@ -101,7 +100,33 @@ bot_name: contextvars.ContextVar[str] = contextvars.ContextVar("bot_name", defau
 token_owners: dict[str, str] = {}  # every token that was ever read, and its bot's name: the log never shows one
 
 
-# --- Settings from the environment ---------------------------------------------------------------------------------
+# --- Settings: the env file and the process environment ----------------------------------------------------------------
+
+# Every variable that is read: what it is, and its default. With a default it may also stand without the number; then it
+# holds for every bot that has none of its own.
+SETTINGS: dict[str, tuple[str, str | None]] = {
+    "DISCORD_BOT_TOKEN<N>": ("bot N's token; empty means no such bot", None),
+    "DISCORD_BOT_TOKEN<N>_FILE": ("a file that holds the token, instead of the token", None),
+    "DISCORD_BOT_NAME<N>": ("what the log calls the bot; default: bot<N>", None),
+    "DISCORD_BOT_PREFIX<N>": ("what its text commands start with; default: !", "!"),
+    "DISCORD_BOT_EXTENSIONS<N>": ("modules that say what it does, with commas; default: it answers ping", ""),
+    "DISCORD_BOT_INTENTS<N>": ("what Discord tells it; default: default,message_content", "default,message_content"),
+}
+VARIABLES = [
+    re.compile(template.replace("<N>", "([1-9][0-9]*)" + ("" if default is None else "?")))
+    for template, (_, default) in SETTINGS.items()
+]
+# Words that stand where a token should, in this project's files and in others'.
+PLACEHOLDER = re.compile(r"(?i)your|token|here|change|example|paste|insert|secret|^<.*>$|^[x.*…-]+$")
+NO_BOTS = f"""\
+There is no bot to run. For each bot:
+1. Open {PORTAL}, choose your application, then Bot, then Reset Token.
+2. Copy .env.example to .env, and write the token there: DISCORD_BOT_TOKEN1=your token
+Then start run_bots.py again."""
+
+
+class SettingsError(Exception):
+    """The settings are not valid. Each argument is one problem, as a sentence for a person."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +136,11 @@ class BotSettings:
     number: int
     name: str
     token: str = dataclasses.field(repr=False)
-    variable: str  # the variable that the token is from
-    place: str  # where that variable is set
-
-
-class SettingsError(Exception):
-    """The settings are not valid. Each argument is one problem, as a sentence for a person."""
+    prefix: str
+    extensions: tuple[str, ...]
+    intents: discord.Intents
+    # For each variable, by the name without the number: its full name, and where it is set.
+    sources: Mapping[str, str] = dataclasses.field(compare=False)
 
 
 def find_env_file(named: str | None) -> Path | None:
@@ -124,68 +148,188 @@ def find_env_file(named: str | None) -> Path | None:
 
     Raises `SettingsError` if one is named and missing.
     """
-    if named is not None:
-        if not Path(named).is_file():
-            raise SettingsError(f"There is no file {named}. Check --env-file.")
-        return Path(named)
-    return next((path for path in (Path(".env"), Path(__file__).with_name(".env")) if path.is_file()), None)
+    if named is not None and not Path(named).is_file():
+        raise SettingsError(f"There is no file {named}. Check --env-file.")
+    candidates = [Path(named)] if named is not None else [Path(".env"), Path(__file__).with_name(".env")]
+    return next((path for path in candidates if path.is_file()), None)
 
 
-def read_env_file(path: Path) -> dict[str, str]:
-    """The variables of an env file. Raises `SettingsError` if it cannot be read."""
+def read_env_file(path: Path, problems: list[str]) -> dict[str, tuple[str, str]]:
+    """The variables of an env file: for each its value, and the file and line. Adds what is wrong to `problems`."""
     try:
-        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+        data = path.read_bytes()
+        # PowerShell's > writes UTF-16, Notepad a byte order mark.
+        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if utf_16 else "utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+        problems.append(f"{path} cannot be read: {error.strerror}.")
+        return {}
     except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not a text file in UTF-8. Save it as UTF-8.") from None
-    return {name: value for name, value in values.items() if value is not None}
+        text = "\0"
+    if "\0" in text:
+        problems.append(f"{path} is not a text file. Save it as plain text, in UTF-8.")
+        return {}
+    values: dict[str, tuple[str, str]] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        original = binding.original.string
+        blank_lines = original[: len(original) - len(original.lstrip())].count("\n")
+        place = f"{path}, line {binding.original.line + blank_lines}"
+        if binding.error or (binding.key and binding.value is None):
+            problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
+        elif binding.key in values:
+            problems.append(f"{place}: {binding.key} is set a second time. The first is at {values[binding.key][1]}.")
+        elif binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value, place
+    return values
 
 
-def read_settings(path: Path | None, environment: Mapping[str, str]) -> list[BotSettings]:
-    """Every bot that the env file and the process environment name, by number; the environment wins.
+def look_up(values: Mapping[str, tuple[str, str]], template: str, number: int) -> tuple[str, str]:
+    """A bot's own value, or the one for all bots, or the default; and the variable's name and place."""
+    default = SETTINGS[template][1]
+    own = template.replace("<N>", str(number))
+    for name in [own] if default is None else [own, template.replace("<N>", "")]:
+        text, place = values.get(name, ("", ""))
+        if text.strip():
+            return text, f"{name} ({place})"
+    return default or "", own
 
-    The env file's other variables are put into `os.environ`, for the bots' own code.
-    Raises `SettingsError` with every problem that there is.
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    return difflib.get_close_matches(word, list(words), n=1, cutoff=0)[0]
+
+
+def application_id(token: str) -> str:
+    """The first part of a token: the bot's id in base64. An empty string if it is something else."""
+    part = token.partition(".")[0]
+    try:
+        decoded = base64.b64decode(part + "=" * (-len(part) % 4), validate=True).decode("ascii")
+    except ValueError:
+        return ""
+    return decoded if decoded.isdecimal() else ""
+
+
+def what_is_wrong_with(token: str) -> str | None:
+    if PLACEHOLDER.search(token) and token.count(".") != 2:
+        return "This is a placeholder. Put the bot's own token there."
+    if not all("!" <= character <= "~" for character in token):
+        return "There is a space or another character that no token has. Copy the token again."
+    return None
+
+
+def parse_intents(text: str) -> discord.Intents:
+    """Intents from their names. Raises `ValueError` for an unknown name."""
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if names and names[0].startswith("-"):
+        return parse_intents(f"{SETTINGS['DISCORD_BOT_INTENTS<N>'][1]},{text}")
+    intents = discord.Intents.none()
+    for name in names:
+        flag = name.removeprefix("-")
+        if flag in discord.Intents.VALID_FLAGS:
+            setattr(intents, flag, flag == name)
+        elif name in ("default", "all", "none"):
+            intents |= getattr(discord.Intents, name)()
+        else:
+            known = nearest(flag, ("default", "all", "none", *discord.Intents.VALID_FLAGS))
+            raise ValueError(f"There is no intent {flag}. Did you mean {known}?")
+    return intents
+
+
+def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[list[BotSettings], list[str]]:
+    """Every bot that the env file and the process environment name, by number; and warnings of what is only odd.
+
+    The environment wins. The env file's variables reach `os.environ`, for the bots' own code; tokens do not.
+    Raises `SettingsError` with every problem that there is. A token is in none of the texts.
     """
-    from_file = {} if path is None else read_env_file(path)
-    variables = {**from_file, **environment}
-    bots: list[BotSettings] = []
     problems: list[str] = []
-    numbers = {int(m[1]) for m in (re.fullmatch(r"DISCORD_BOT_TOKEN([1-9][0-9]*)(_FILE)?", v) for v in variables) if m}
-    for number in sorted(numbers):
-        variable = f"DISCORD_BOT_TOKEN{number}"
-        token, token_file = variables.get(variable, "").strip(), variables.get(f"{variable}_FILE", "").strip()
+    warnings: list[str] = []
+    from_file = {} if path is None else read_env_file(path, problems)
+    values = from_file | {name: (text, "the environment") for name, text in environment.items()}
+    variables: dict[int, list[str]] = {}  # those that are set, by the bot's number
+    for name, (text, place) in values.items():
+        match = next(filter(None, (variable.fullmatch(name) for variable in VARIABLES)), None)
+        if name.startswith("DISCORD_BOT_") and match is None:
+            digits = re.search("[1-9][0-9]*", name)
+            known = nearest(name, (template.replace("<N>", digits[0] if digits else "1") for template in SETTINGS))
+            warnings.append(f"{name} ({place}): Nothing reads this variable. Did you mean {known}?")
+        elif match is not None and re.search("[\u2018-\u201f\u00ab\u00bb]", text):
+            problems.append(f"{name} ({place}): There are curly quotes. Use straight ones, or none.")
+        elif match is not None and match[1] and text.strip():
+            variables.setdefault(int(match[1]), []).append(name)
+
+    bots: list[BotSettings] = []
+    first: dict[str, str] = {}  # where a token or a name was used first
+    for number in sorted(variables):
+        texts, sources = {}, {}
+        for template in SETTINGS:
+            texts[template], sources[template] = look_up(values, template, number)
+        token, token_file, name, prefix, extensions, intents = texts.values()
+        source, file_source, name_source, *_, intents_source = sources.values()
         if token and token_file:
-            problems.append(f"{variable} and {variable}_FILE are both set. Keep one of them.")
+            problems.append(f"{source}: {file_source} is set too. Keep one of them.")
             continue
-        place = "the environment" if variable in environment else str(path)
         if token_file:
-            place = token_file
+            source = sources["DISCORD_BOT_TOKEN<N>"] = file_source
             try:
-                token = Path(token_file).read_text(encoding="utf-8").strip()
+                token = Path(token_file.strip()).read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{variable}_FILE: {token_file} cannot be read ({type(error).__name__}).")
+                problems.append(f"{source}: {token_file} cannot be read ({type(error).__name__}).")
                 continue
-        if token:
-            name = variables.get(f"DISCORD_BOT_NAME{number}", "").strip() or f"bot{number}"
-            token_owners[token] = name
-            bots.append(BotSettings(number, name, token, variable, place))
+        token = re.sub("(?i)^bot ", "", token.strip()).strip()
+        if not token:
+            warnings.append(f"{', '.join(variables[number])}: There is no DISCORD_BOT_TOKEN{number}.")
+            continue
+        name = name.strip() or f"bot{number}"
+        token_owners[token] = name
+        wrong = what_is_wrong_with(token)
+        if wrong:
+            problems.append(f"{source}: {wrong}")
+        elif token.count(".") != 2:
+            warnings.append(f"{source}: This does not look like a token, which has three parts with dots in between.")
+        for use, key, what in (
+            (source, application_id(token) or token, "It is for the same bot as"),
+            (name_source, name, f"The name {name} is taken by"),
+        ):
+            if first.setdefault(key, use) != use:
+                problems.append(f"{use}: {what} {first[key]}. Every bot needs its own.")
+        try:
+            parsed = parse_intents(intents)
+        except ValueError as error:
+            problems.append(f"{intents_source}: {error}")
+            continue
+        modules = tuple(dict.fromkeys(module.strip() for module in extensions.split(",") if module.strip()))
+        bots.append(BotSettings(number, name, token, prefix, modules, parsed, sources))
+
+    if path is not None and os.name == "posix" and path.is_file() and path.stat().st_mode & 0o004:
+        warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
     if not bots and not problems:
         problems.append(NO_BOTS)
     if problems:
         raise SettingsError(*problems)
-    for name, value in from_file.items():
+    for name, (text, _) in from_file.items():
         if not name.startswith("DISCORD_BOT_TOKEN") and name not in environment:
-            os.environ[name] = value
-    return bots
+            os.environ[name] = text
+    return bots, warnings
+
+
+def select(bots: list[BotSettings], only: str) -> list[BotSettings]:
+    """The bots that `--only` names: by number, range of numbers or name. Raises `SettingsError` if one is not there."""
+    chosen: set[int] = set()
+    for part in only.split(","):
+        span = re.fullmatch(r"([0-9]+)-([0-9]+)", part.strip())
+        low, high = (int(span[1]), int(span[2])) if span else (1, 0)
+        found = {b.number for b in bots if low <= b.number <= high or part.strip() in (str(b.number), b.name)}
+        if not found:
+            there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
+            raise SettingsError(f"--only: There is no bot {part.strip()}. These are there: {there}.")
+        chosen |= found
+    return [bot for bot in bots if bot.number in chosen]
 
 
 # --- What a bot does -------------------------------------------------------------------------------------------------
 
 
 class Ping(commands.Cog):
-    """Answers `ping` with `pong`. Change this class to change what the bots do."""
+    """What a bot does that has no extensions: it answers `ping` with `pong`."""
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -193,13 +337,6 @@ class Ping(commands.Cog):
             return
         if message.content.startswith("ping"):
             await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
-
-
-def intents() -> discord.Intents:
-    """What Discord is asked to tell a bot. The text of messages is a privileged intent, switched on in the Portal."""
-    wanted = discord.Intents.default()
-    wanted.message_content = True
-    return wanted
 
 
 # --- One entry and its life: log in, connect, retry, end -------------------------------------------------------------
@@ -229,22 +366,33 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
         error = error.__cause__
     status = getattr(error, "status", None)
     code = error.code if isinstance(error, discord.ConnectionClosed) else None
-    variable = f"{bot.settings.variable} in {bot.settings.place}"
+    token, extensions = (bot.settings.sources[f"DISCORD_BOT_{name}<N>"] for name in ("TOKEN", "EXTENSIONS"))
     number = bot.application_id or application_id(bot.settings.token)
     portal = f"{PORTAL}/{number}/bot" if number else PORTAL
 
     if isinstance(error, discord.LoginFailure) or status == 401 or code == 4004:
         return Failure(
-            f"{variable}: Discord refuses this token. Make a new one at {portal} (Reset Token) and put it in.",
+            f"{token}: Discord refuses this token. Make a new one at {portal} (Reset Token) and put it in.",
             final=True,
         )
     if isinstance(error, discord.PrivilegedIntentsRequired):
-        names = " and ".join(missing_intents(bot))
-        return Failure(f"{variable}: the bot may not use the {names}. Switch it on at {portal}.", final=True)
+        names = " and ".join(missing_intents(bot)) or "privileged intents that it asks for"
+        instead = f"or change {bot.settings.sources['DISCORD_BOT_INTENTS<N>']}"
+        return Failure(f"{token}: The bot may not use the {names}. Switch it on at {portal}, {instead}.", final=True)
+    if isinstance(error, commands.ExtensionError):
+        original = getattr(error, "original", None)
+        if isinstance(error, commands.ExtensionNotFound):
+            why = "There is no such file beside run_bots.py or in this folder"
+        else:
+            why = repr(original) if original else "It has no function setup"
+        shown = original and from_their_file_on(original)
+        return Failure(f"{extensions}: {error.name} does not load. {why}.", final=True, traceback=shown)
+    if isinstance(error, discord.app_commands.CommandSyncFailure):
+        return Failure(f"{extensions}: Discord refuses the slash commands. {error}", final=True)
     if code == 4011 and (bot.shard_count_is_ours or bot.guilds):
         return Failure("Discord wants this bot to run in shards.", needs_shards=True)
     if code in REFUSALS:
-        return Failure(f"{variable}: Discord refuses {REFUSALS[code]} (close code {code}). {UPDATE}", final=True)
+        return Failure(f"{token}: Discord refuses {REFUSALS[code]} (close code {code}). {UPDATE}", final=True)
 
     headers = getattr(getattr(error, "response", error), "headers", None) or {}
     if status == 429 and not ("Via" in headers and headers.get("Content-Type") == "application/json"):
@@ -265,22 +413,23 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
     return Failure(f"Unexpected error: {error!r}.", traceback=error)
 
 
-def application_id(token: str) -> str:
-    """The first part of a token: the bot's id in base64. An empty string if it is something else."""
-    part = token.partition(".")[0]
-    try:
-        decoded = base64.b64decode(part + "=" * (-len(part) % 4), validate=True).decode("ascii")
-    except ValueError:
-        return ""
-    return decoded if decoded.isdecimal() else ""
-
-
 def missing_intents(bot: "Bot") -> list[str]:
-    """The privileged intents that a bot asks for and that are off (all that it asks for, if none seems to be off)."""
-    asked = {name: flag for intent, (flag, name) in PRIVILEGED_INTENTS.items() if getattr(bot.intents, intent)}
+    """The privileged intents that a bot asks for and that are off, as the Developer Portal calls them."""
     flags = bot.application_flags
-    off = [name for name, flag in asked.items() if not getattr(flags, flag) and not getattr(flags, f"{flag}_limited")]
-    return off or list(asked)
+    return [
+        name
+        for intent, (flag, name) in PRIVILEGED_INTENTS.items()
+        if getattr(bot.intents, intent) and not (getattr(flags, flag) or getattr(flags, f"{flag}_limited"))
+    ]
+
+
+def from_their_file_on(error: BaseException) -> BaseException:
+    """The exception without the frames above the user's own code."""
+    frames = error.__traceback__
+    ours = (__file__, "<frozen ", str(Path(discord.__file__).parent))
+    while frames and frames.tb_frame.f_code.co_filename.startswith(ours):
+        frames = frames.tb_next
+    return error.with_traceback(frames)
 
 
 class Bot(commands.AutoShardedBot):
@@ -289,10 +438,15 @@ class Bot(commands.AutoShardedBot):
     It has one shard, and more when Discord wants more.
     """
 
-    def __init__(self, entry: "Entry") -> None:
-        super().__init__(command_prefix="!", help_command=None, intents=intents(), shard_count=1)
+    def __init__(self, settings: BotSettings, entry: "Entry | None" = None) -> None:
+        super().__init__(
+            command_prefix=settings.prefix,
+            help_command=commands.DefaultHelpCommand() if settings.extensions else None,
+            intents=settings.intents,
+            shard_count=1,
+        )
+        self.settings = settings
         self.entry = entry
-        self.settings = entry.settings
         self.shard_count_is_ours = True
         self.leaving = False
         self._goodbye: asyncio.Task[None] | None = None
@@ -304,8 +458,23 @@ class Bot(commands.AutoShardedBot):
         for event in ("on_connect", "on_resumed"):
             self.add_listener(self._report_ready, event)
 
+    async def log_in(self) -> None:
+        """Log in, by REST alone, and load what the bot does."""
+        async with asyncio.timeout(LOGIN_TIMEOUT):
+            await self.login(self.settings.token)
+        if not self.settings.extensions:
+            await self.add_cog(Ping())
+        for name in self.settings.extensions:
+            try:
+                await self.load_extension(name)
+            except ModuleNotFoundError:  # of a.b there is not even a
+                raise commands.ExtensionNotFound(name) from None
+            except SystemExit as error:  # it would end every other bot too
+                raise commands.ExtensionFailed(name, RuntimeError(f"It calls exit({error.code})")) from error
+
     async def _open_socket(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """Connect to the gateway as soon as the bot may. Raises `GatewayLost` if that takes long."""
+        assert self.entry is not None
         if any(socket.closed for socket in self._sockets) and not self.leaving:
             self.entry.failed(Failure("The gateway connection was lost."))
         self._sockets = [socket for socket in self._sockets if not socket.closed]
@@ -372,6 +541,7 @@ class Bot(commands.AutoShardedBot):
 
     async def _report_ready(self) -> None:
         if len(self.shards) == self.shard_count and not any(shard.is_closed() for shard in self.shards.values()):
+            assert self.entry is not None
             self.entry.ready(f"ready as {self.user} ({self.user and self.user.id}) in {len(self.guilds)} servers")
 
 
@@ -413,8 +583,7 @@ class Entry:
         self.settings = settings
         self.event = asyncio.Event()
         self.state = State.STARTING
-        self.reason = "is still logging in"  # why it is not ready
-        self.needs_person = False
+        self.failure: Failure | None = None  # the last one
         self.backoff = Backoff()
         self._block = block  # Cloudflare blocks an address, so all bots share this one
         self._shards_unknown = False
@@ -427,21 +596,27 @@ class Entry:
         if not self._stop_asked.done():
             self._stop_asked.set_result(None)
 
+    @property
+    def needs_person(self) -> bool:
+        """Whether it has ended until a person changes something."""
+        return self.failure is not None and self.failure.final
+
     async def _run(self) -> None:
         bot_name.set(self.settings.name)
         try:
             while await self._attempt():
                 pass
-            if not self.needs_person:
-                self.reason = "it was asked to" if self._stop_asked.done() else "it closed itself"
         finally:
-            log.log(logging.ERROR if self.needs_person else logging.INFO, "stopped: %s", self.reason)
+            if self.failure and self.failure.final:
+                log.error("stopped: %s", self.failure.text, exc_info=self.failure.traceback)
+            else:
+                log.info("stopped: it %s", "was asked to" if self._stop_asked.done() else "closed itself")
             self.event.set()
-            self._set_state(State.STOPPED, self.reason)
+            self._set_state(State.STOPPED)
 
     async def _attempt(self) -> bool:
         """Run the bot with a fresh client until that ends. Returns whether to try again."""
-        bot = Bot(self)
+        bot = Bot(self.settings, self)
         try:
             async with bot:
                 connected = asyncio.create_task(self._log_in_and_connect(bot))
@@ -460,9 +635,7 @@ class Entry:
 
     async def _log_in_and_connect(self, bot: Bot) -> None:
         await self.pause()
-        async with asyncio.timeout(LOGIN_TIMEOUT):
-            await bot.login(self.settings.token)
-        await bot.add_cog(Ping())
+        await bot.log_in()
         assert bot.application is not None
         if self._shards_unknown or bot.application.approximate_guild_count >= SHARDING_FROM:
             bot.shard_count_is_ours = False
@@ -482,21 +655,22 @@ class Entry:
 
     def failed(self, failure: Failure) -> None:
         """Count a failure, and say what comes next."""
+        self.failure = failure
         if failure.final:
-            self.needs_person, self.reason = True, failure.text
             return
         self._shards_unknown = self._shards_unknown or failure.needs_shards
         self.backoff.failed()
         self._block.extend(failure.blocked_for)
         log.warning("%s Trying again in %.1f s.", failure.text, self.delay, exc_info=failure.traceback)
-        self._set_state(State.RETRYING, failure.text)
+        self._set_state(State.RETRYING)
 
     def ready(self, message: str) -> None:
+        self.failure = None
         log.info(message)
         self._set_state(State.READY)
 
-    def _set_state(self, state: State, reason: str = "") -> None:
-        self.state, self.reason = state, reason
+    def _set_state(self, state: State) -> None:
+        self.state = state
         self._changed()
 
 
@@ -531,7 +705,8 @@ class Runner:
         log.info("%s of %s bots are ready", sum(entry.state is State.READY for entry in entries), len(entries))
         for entry in entries:
             if entry.state is not State.READY:
-                log.warning("%s is %s: %s", entry.settings.name, entry.state, entry.reason)
+                why = f": {entry.failure.text}" if entry.failure else ""
+                log.warning("%s is %s%s", entry.settings.name, entry.state, why)
 
     async def wait_for_end(self) -> None:
         """Wait for the event of every entry."""
@@ -562,22 +737,70 @@ async def run(settings: list[BotSettings]) -> int:
     return EXIT_OK
 
 
+async def visit(settings: BotSettings, task: Callable[[Bot], Awaitable[str]]) -> str | Failure:
+    """Log a bot in by REST alone, and do something with it. Returns the outcome, or why it failed."""
+    bot_name.set(settings.name)
+    bot = Bot(settings)
+    try:
+        async with bot:
+            await bot.log_in()
+            return await task(bot)
+    except Exception as error:
+        failure = diagnose(error, bot)
+        log.error("%s", failure.text, exc_info=failure.traceback)
+        return failure
+
+
+async def describe(bot: Bot) -> str:
+    """What `--check` shows of a bot that is all right."""
+    if missing_intents(bot):
+        raise discord.PrivilegedIntentsRequired(None)
+    assert bot.application is not None
+    assert bot.user is not None
+    permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
+    invite = discord.utils.oauth_url(bot.user.id, permissions=permissions, scopes=("bot", "applications.commands"))
+    servers = bot.application.approximate_guild_count
+    return f"{bot.user!s:<20} {bot.user.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
+
+
+async def check(bots: list[BotSettings]) -> int:
+    """Say for every bot whether it is all right. Returns the exit code."""
+    outcomes = await asyncio.gather(*(visit(settings, describe) for settings in bots))
+    print(f"{'no.':>4} {'name':<20} {'on Discord':<20} {'id':<20} {'servers':>7}  intents")
+    for settings, outcome in zip(bots, outcomes, strict=True):
+        text = f"PROBLEM: {outcome.text}" if isinstance(outcome, Failure) else outcome
+        print(f"{settings.number:>4} {settings.name:<20} {text}")
+    return EXIT_NEEDS_PERSON if any(isinstance(outcome, Failure) for outcome in outcomes) else EXIT_OK
+
+
+async def sync_commands(bots: list[BotSettings]) -> int:
+    """Upload every bot's slash commands. Returns the exit code."""
+
+    async def sync(bot: Bot) -> str:
+        names = ", ".join(f"/{command.name}" for command in await bot.tree.sync())
+        log.info("uploaded its slash commands: %s", names or "it has none")
+        return names
+
+    outcomes = await asyncio.gather(*(visit(settings, sync) for settings in bots))
+    return EXIT_NEEDS_PERSON if any(isinstance(outcome, Failure) for outcome in outcomes) else EXIT_OK
+
+
 # --- Signals ---------------------------------------------------------------------------------------------------------
 
 
 def handle_signals(stop: Callable[[], None]) -> None:
     """Call `stop` in the event loop at the first signal. The second one, or too much time, ends the program at once."""
     loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()  # a signal comes while the code of any bot is running
     asked = threading.Event()
 
     def handle(number: int, _frame: Any) -> None:
         if asked.is_set():
             os._exit(EXIT_BUG)
         asked.set()
-        loop.call_soon_threadsafe(
-            log.info, "Stopping all bots (%s). Once more, and the program ends at once.", names[number]
-        )
-        loop.call_soon_threadsafe(stop)
+        words = "Stopping all bots (%s). Once more, and the program ends at once."
+        loop.call_soon_threadsafe(log.info, words, signal.Signals(number).name, context=context)
+        loop.call_soon_threadsafe(stop, context=context)
 
     def last_resort() -> None:
         # In a thread, because code of a bot that blocks the event loop blocks everything else.
@@ -587,7 +810,6 @@ def handle_signals(stop: Callable[[], None]) -> None:
         os._exit(EXIT_OK)
 
     threading.Thread(target=last_resort, daemon=True).start()
-    names = {number: signal.Signals(number).name for number in STOP_SIGNALS}
     for number in STOP_SIGNALS:
         signal.signal(number, handle)  # Windows has no loop.add_signal_handler
 
@@ -635,25 +857,38 @@ def set_up_logging(level: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    variables = "\n".join(f"  {template:<28}{text}" for template, (text, _) in SETTINGS.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"variables of the env file and of the process environment, which wins:\n{variables}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--env-file", metavar="PATH", help="default: .env in this folder, or else beside the script")
+    parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
+    parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
+    parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
     parser.add_argument(
         "--log-level", metavar="LEVEL", default="info", type=str.lower, choices=LOG_LEVELS, help=", ".join(LOG_LEVELS)
     )
-    parser.add_argument(
-        "--version", action="version", version=f"run_bots {__version__}, discord.py {discord.__version__}"
-    )
+    version = f"run_bots {__version__}, discord.py {discord.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     arguments = parser.parse_args(argv)
     set_up_logging(arguments.log_level)
+    for folder in (str(Path.cwd()), str(Path(__file__).resolve().parent)):  # where extensions are found
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     try:
         env_file = find_env_file(arguments.env_file)
-        settings = read_settings(env_file, dict(os.environ))
+        bots, warnings = read_settings(env_file, dict(os.environ))
+        bots = bots if arguments.only is None else select(bots, arguments.only)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
-    log.info("%s bots from %s", len(settings), env_file or "the environment")
+    for warning in warnings:
+        log.warning(warning)
+    log.info("%s bots from %s", len(bots), env_file or "the environment")
     try:
-        return asyncio.run(run(settings))
+        return asyncio.run((check if arguments.check else sync_commands if arguments.sync_commands else run)(bots))
     except Exception:
         log.critical("The program failed. This is a bug.", exc_info=True)
         return EXIT_BUG

@@ -59,7 +59,7 @@ async def test_a_refusal_stops_that_bot_at_once_and_says_what_to_do(
     await program.start()
     await program.logged("1 of 2 bots are ready")
     (line,) = [line for line in program.lines_of("bad") if "stopped: " in line]
-    assert "DISCORD_BOT_TOKEN1 in .env" in line
+    assert "DISCORD_BOT_TOKEN1 (.env, line 1): " in line
     assert words in line
     assert "ERROR" in line
     assert good.ready

@@ -108,7 +108,7 @@ async def test_no_token_is_printed_whatever_happens(program: Program, discord: L
             raise ValueError("Bot " + self.bot.http.token)
         """
     )
-    program.change_script("add_cog(Ping())", "add_cog(Ping(bot))")
+    program.change_script("add_cog(Ping())", "add_cog(Ping(self))")
     await program.start("--log-level", "debug")
     await program.logged("1 of 4 bots are ready")
     await discord.say("tell")

@@ -96,7 +96,7 @@ async def test_a_token_can_stand_in_a_file(program: Program, discord: LocalDisco
     bot.token_reset = True
     await bot.live[0].close(4000)
     assert await program.end() == 78
-    assert "DISCORD_BOT_TOKEN1 in secret" in program.stderr
+    assert "DISCORD_BOT_TOKEN1_FILE (.env, line 1)" in program.stderr
 
 
 async def test_a_token_file_that_is_missing_is_named(program: Program) -> None:

@@ -216,7 +216,7 @@ async def test_the_program_ends_with_0_when_every_bot_closed_itself(program: Pro
             await self.bot.close()
         """
     )
-    program.change_script("add_cog(Ping())", "add_cog(Ping(bot))")
+    program.change_script("add_cog(Ping())", "add_cog(Ping(self))")
     await program.start()
     await program.logged("2 of 2 bots are ready")
     await discord.say("goodbye")

@@ -39,6 +39,7 @@ class LocalDiscord(Faults):
         self.deaf = False  # answers nothing at the gateway any more, not even a close
         self.requests: list[str] = []
         self.invalid_requests = 0  # answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes
+        self.interactions: dict[str, Account] = {}  # by the interaction's token
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -154,6 +155,30 @@ class LocalDiscord(Faults):
         message = self.message(channel_id or self.guild.channel_id, author or self.people[0], content)
         await self.deliver(message)
         return message
+
+    async def call(self, account: Account, command: str, author: User | None = None) -> None:
+        """A person calls a bot's slash command, which has no options."""
+        author = author or self.people[0]
+        interaction = {
+            "id": str(snowflake()),
+            "application_id": str(account.user.id),
+            "type": 2,
+            "data": {"id": str(snowflake()), "name": command, "type": 1},
+            "guild_id": str(self.guild.id),
+            "channel": {"id": str(self.guild.channel_id), "type": 0, "name": "general", "permissions": "0"},
+            "channel_id": str(self.guild.channel_id),
+            "member": member_payload(author) | {"permissions": "0"},
+            "token": f"interaction-{snowflake()}",
+            "version": 1,
+            "locale": "en-US",
+            "entitlements": [],
+            "authorizing_integration_owners": {},
+            "context": 0,
+            "attachment_size_limit": 10_485_760,
+        }
+        self.interactions[interaction["token"]] = account
+        for connection in account.live:
+            await connection.session.dispatch("INTERACTION_CREATE", interaction)
 
     async def deliver(self, message: dict[str, Any], nonce: Any = None) -> None:
         guild_id = int(message["guild_id"]) if "guild_id" in message else None

@@ -41,6 +41,8 @@ class Rest:
         app.router.add_get(base + "/oauth2/applications/@me", self.handler(self.application))
         app.router.add_get(base + "/gateway/bot", self.handler(self.gateway_bot))
         app.router.add_post(base + "/channels/{channel}/messages", self.handler(self.post_message))
+        app.router.add_put(base + "/applications/{application}/commands", self.handler(self.put_commands))
+        app.router.add_post(base + "/interactions/{id}/{token}/callback", self.handler(self.answer_interaction))
         app.router.add_route("*", base + "/{rest:.*}", self.handler(self.not_found))
 
     def handler(self, answer: Any) -> Any:
@@ -62,6 +64,8 @@ class Rest:
                                 response = json_response({}, status=500)  # the connection is cut anyway
                             discord.count_invalid(response.status)
                             return response
+            if account is None and "/interactions/" in name:
+                account = discord.interactions.get(request.match_info["token"])
             if account is None or account.token_reset:
                 discord.count_invalid(401)
                 return json_response({"message": "401: Unauthorized", "code": 0}, status=401)
@@ -89,6 +93,22 @@ class Rest:
         message = self.discord.message(channel_id, account.user, body.get("content") or "", body)
         await self.discord.deliver(message, nonce=body.get("nonce"))
         return json_response(message, headers=bucket("messages"))
+
+    async def put_commands(self, request: web.Request, account: Account) -> web.Response:
+        """Replace an application's slash commands."""
+        account.commands = [
+            command | {"id": str(snowflake()), "application_id": str(account.user.id), "version": "1"}
+            for command in await request.json()
+        ]
+        return json_response(account.commands)
+
+    async def answer_interaction(self, request: web.Request, account: Account) -> web.Response:
+        """A slash command's answer. Discord takes it without the bot's token, which is in the interaction's own."""
+        body = await request.json()
+        account.messages.append(body.get("data", {}))
+        message = self.discord.message(self.discord.guild.channel_id, account.user, body["data"].get("content") or "")
+        callback = {"id": request.match_info["id"], "type": 2, "response_message_id": message["id"]}
+        return json_response({"interaction": callback, "resource": {"type": body["type"], "message": message}})
 
     async def not_found(self, request: web.Request, _account: Account) -> web.Response:
         return json_response({"message": "404: Not Found", "code": 0, "id": str(snowflake())}, status=404)

@@ -172,6 +172,7 @@ class Account(Faults):
     identifies: list[Identify] = field(default_factory=list)
     resumes: list[float] = field(default_factory=list)
     client_closes: list[int | None] = field(default_factory=list)  # how the bot ended each of its connections
+    commands: list[dict[str, Any]] = field(default_factory=list)  # its slash commands, as uploaded
     messages: list[dict[str, Any]] = field(default_factory=list)  # what the bot has said: the requests' JSON
     sessions: dict[str, Any] = field(default_factory=dict)
 
