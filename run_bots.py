@@ -89,6 +89,7 @@ MAX_DELAY = 900
 FORGIVE_AFTER = 300
 KEEP_CLIENT = 30  # a client that has to wait longer than this for the gateway is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
+WATCH_INTERVAL, WATCH_QUIET = 0.25, 1  # how often the env file is looked at; how long it must not change to be read
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
 # A stop takes 10 seconds at the most: for Discord's answer, for the bots' own clean-up, for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, STOP_TIMEOUT = 2, 5, 9
@@ -96,8 +97,9 @@ GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, STOP_TIMEOUT = 2, 5, 9
 SHARDING_FROM = 1000  # with fewer servers Discord recommends one shard; a bot with more asks
 
 log = logging.getLogger("run_bots")
-bot_name: contextvars.ContextVar[str] = contextvars.ContextVar("bot_name", default="")  # whose code is running
-token_owners: dict[str, str] = {}  # every token that was ever read, and its bot's name: the log never shows one
+# The token of the bot whose code is running, and every bot's name by its token. The log shows names and never a token.
+running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
+names: dict[str, str] = {}
 
 
 # --- Settings: the env file and the process environment ----------------------------------------------------------------
@@ -134,13 +136,16 @@ class BotSettings:
     """What one bot is started with."""
 
     number: int
-    name: str
+    name: str = dataclasses.field(compare=False)
     token: str = dataclasses.field(repr=False)
     prefix: str
     extensions: tuple[str, ...]
     intents: discord.Intents
     # For each variable, by the name without the number: its full name, and where it is set.
     sources: Mapping[str, str] = dataclasses.field(compare=False)
+
+    def is_same_bot(self, other: "BotSettings") -> bool:
+        return self.number == other.number or application_id(self.token) == application_id(other.token) != ""
 
 
 def find_env_file(named: str | None) -> Path | None:
@@ -279,7 +284,6 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
             warnings.append(f"{', '.join(variables[number])}: There is no DISCORD_BOT_TOKEN{number}.")
             continue
         name = name.strip() or f"bot{number}"
-        token_owners[token] = name
         wrong = what_is_wrong_with(token)
         if wrong:
             problems.append(f"{source}: {wrong}")
@@ -305,6 +309,7 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
         problems.append(NO_BOTS)
     if problems:
         raise SettingsError(*problems)
+    names.update((bot.token, bot.name) for bot in bots)
     for name, (text, _) in from_file.items():
         if not name.startswith("DISCORD_BOT_TOKEN") and name not in environment:
             os.environ[name] = text
@@ -323,6 +328,44 @@ def select(bots: list[BotSettings], only: str) -> list[BotSettings]:
             raise SettingsError(f"--only: There is no bot {part.strip()}. These are there: {there}.")
         chosen |= found
     return [bot for bot in bots if bot.number in chosen]
+
+
+class Source:
+    """Where the settings come from: the env file, the process environment and `--only`."""
+
+    def __init__(self, env_file: Path | None, only: str | None) -> None:
+        self.env_file = env_file
+        self._only = only
+        self._environment = dict(os.environ)
+        self._seen: object = None
+
+    def _stamp(self) -> object:
+        """What is another one after each change of the env file."""
+        try:
+            status = os.stat(self.env_file or "")
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def read(self) -> list[BotSettings]:
+        """The bots to run. Raises `SettingsError`."""
+        self._seen = self._stamp()
+        bots, warnings = read_settings(self.env_file, self._environment)
+        for warning in warnings:
+            log.warning(warning)
+        return bots if self._only is None else select(bots, self._only)
+
+    async def wait_for_change(self) -> None:
+        """Wait until the env file has changed, and has then been left alone: it may be written in pieces."""
+        stamp = self._seen
+        while stamp == self._seen:
+            await asyncio.sleep(WATCH_INTERVAL)
+            stamp = self._stamp()
+        before = None
+        while before != stamp:
+            before = stamp
+            await asyncio.sleep(WATCH_QUIET)
+            stamp = self._stamp()
 
 
 # --- What a bot does -------------------------------------------------------------------------------------------------
@@ -579,7 +622,9 @@ class State(enum.StrEnum):
 class Entry:
     """One bot of the settings: its state, and the event that is set when it has ended, however that was."""
 
-    def __init__(self, settings: BotSettings, block: Backoff, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: BotSettings, block: Backoff, changed: Callable[[], None], after: "Iterable[Entry]" = ()
+    ) -> None:
         self.settings = settings
         self.event = asyncio.Event()
         self.state = State.STARTING
@@ -589,7 +634,7 @@ class Entry:
         self._shards_unknown = False
         self._changed = changed
         self._stop_asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(self._run())
+        self.task = asyncio.create_task(self._run(list(after)))
 
     def stop(self) -> None:
         """Ask the bot to end. The event is set when it has."""
@@ -601,10 +646,12 @@ class Entry:
         """Whether it has ended until a person changes something."""
         return self.failure is not None and self.failure.final
 
-    async def _run(self) -> None:
-        bot_name.set(self.settings.name)
+    async def _run(self, after: "list[Entry]") -> None:
+        running_token.set(self.settings.token)
         try:
-            while await self._attempt():
+            for entry in after:  # the same bot with its old settings: never two sessions at once
+                await entry.event.wait()
+            while not self._stop_asked.done() and await self._attempt():
                 pass
         finally:
             if self.failure and self.failure.final:
@@ -627,10 +674,10 @@ class Entry:
             if not connected.cancelled():
                 connected.result()
         except GatewayLost:
-            return not self._stop_asked.done()
+            return True
         except Exception as error:
             self.failed(diagnose(error, bot))
-            return not self.needs_person and not self._stop_asked.done()
+            return not self.needs_person
         return False
 
     async def _log_in_and_connect(self, bot: Bot) -> None:
@@ -682,15 +729,48 @@ class Runner:
 
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
+        self._replaced: list[Entry] = []  # entries that are no longer in the settings, and have not ended yet
         self._block = Backoff()
         self._changed = asyncio.Event()
         self._report: asyncio.Task[None] | None = None
 
-    def apply(self, wanted: list[BotSettings]) -> None:
-        """Make the running bots equal to the settings."""
-        for settings in wanted:
-            self.entries[settings.number] = Entry(settings, self._block, self._changed.set)
-        self._report = asyncio.create_task(self._report_when_settled())
+    def apply(self, wanted: list[BotSettings], *, start_ended: bool = False) -> str:
+        """Make the running bots equal to the settings: only what differs moves. Returns what that is.
+
+        With `start_ended`, bots that have ended get another start.
+        """
+        new = {settings.number: settings for settings in wanted}
+        changes = {
+            "added": [settings.name for settings in wanted if settings.number not in self.entries],
+            "removed": [entry.settings.name for number, entry in self.entries.items() if number not in new],
+        }
+        for number, entry in list(self.entries.items()):
+            if new.get(number) == entry.settings and not (start_ended and entry.event.is_set()):
+                entry.settings = new.pop(number)  # its name may be another
+                continue
+            entry.stop()
+            self._replaced.append(self.entries.pop(number))
+        changes["restarted"] = [settings.name for settings in new.values() if settings.name not in changes["added"]]
+        self._replaced = [entry for entry in self._replaced if not entry.event.is_set()]
+        for number, settings in new.items():
+            after = [entry for entry in self._replaced if entry.settings.is_same_bot(settings)]
+            self.entries[number] = Entry(settings, self._block, self._changed.set, after)
+        if any(changes.values()):
+            if self._report:
+                self._report.cancel()
+            self._report = asyncio.create_task(self._report_when_settled())
+        return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
+
+    def follow(self, source: Source, *, start_ended: bool = False) -> None:
+        """Read the settings again, and apply them if they are valid."""
+        try:
+            changes = self.apply(source.read(), start_ended=start_ended)
+        except SettingsError as error:
+            log.error(
+                "The bots keep running as they are, because the settings are not valid:\n%s", "\n".join(error.args)
+            )
+        else:
+            log.log(logging.INFO if changes else logging.DEBUG, "%s: %s", source.env_file, changes or "nothing changed")
 
     async def _report_when_settled(self) -> None:
         """Say how many bots are ready, and what the others lack."""
@@ -709,9 +789,12 @@ class Runner:
                 log.warning("%s is %s%s", entry.settings.name, entry.state, why)
 
     async def wait_for_end(self) -> None:
-        """Wait for the event of every entry."""
-        for entry in self.entries.values():
-            await entry.event.wait()
+        """Wait for the event of every entry, also of those that come later."""
+        while True:
+            running = [entry for entry in (*self.entries.values(), *self._replaced) if not entry.event.is_set()]
+            if not running:
+                return
+            await running[0].event.wait()
 
     async def close(self) -> None:
         """Stop every bot."""
@@ -722,14 +805,22 @@ class Runner:
         await self.wait_for_end()
 
 
-async def run(settings: list[BotSettings]) -> int:
+async def run(bots: list[BotSettings], source: Source, *, watch: bool) -> int:
     """Run the bots until they have all ended or somebody asks them to. Returns the exit code."""
-    stop_asked = asyncio.Event()
-    handle_signals(stop_asked.set)
     runner = Runner()
-    runner.apply(settings)
+    stop_asked = asyncio.Event()
+    handle_signals(stop_asked.set, lambda: runner.follow(source, start_ended=True))
+    runner.apply(bots)
+
+    async def follow_env_file() -> None:
+        while watch and source.env_file:
+            await source.wait_for_change()
+            runner.follow(source)
+
+    following = asyncio.create_task(follow_env_file())
     waits = [asyncio.create_task(wait) for wait in (stop_asked.wait(), runner.wait_for_end())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    following.cancel()
     await runner.close()
     await asyncio.gather(*(entry.task for entry in runner.entries.values()))  # raises what is a bug of this program
     if not stop_asked.is_set() and any(entry.needs_person for entry in runner.entries.values()):
@@ -739,7 +830,7 @@ async def run(settings: list[BotSettings]) -> int:
 
 async def visit(settings: BotSettings, task: Callable[[Bot], Awaitable[str]]) -> str | Failure:
     """Log a bot in by REST alone, and do something with it. Returns the outcome, or why it failed."""
-    bot_name.set(settings.name)
+    running_token.set(settings.token)
     bot = Bot(settings)
     try:
         async with bot:
@@ -788,8 +879,11 @@ async def sync_commands(bots: list[BotSettings]) -> int:
 # --- Signals ---------------------------------------------------------------------------------------------------------
 
 
-def handle_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` in the event loop at the first signal. The second one, or too much time, ends the program at once."""
+def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Call `stop` in the event loop at the first stop signal, and `reload` at each SIGHUP.
+
+    The second stop signal ends the program at once, and so does too much time after the first.
+    """
     loop = asyncio.get_running_loop()
     context = contextvars.copy_context()  # a signal comes while the code of any bot is running
     asked = threading.Event()
@@ -812,6 +906,8 @@ def handle_signals(stop: Callable[[], None]) -> None:
     threading.Thread(target=last_resort, daemon=True).start()
     for number in STOP_SIGNALS:
         signal.signal(number, handle)  # Windows has no loop.add_signal_handler
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(reload, context=context))
 
 
 # --- Logging ---------------------------------------------------------------------------------------------------------
@@ -825,9 +921,9 @@ class Formatter(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        # discord.py's keep-alive threads have no context, but the gateway connection with the bot's token.
+        # discord.py's keep-alive threads run in no context, but have the gateway connection, which has the token.
         keep_alive = getattr(threading.current_thread(), "ws", None)
-        name = bot_name.get() or token_owners.get(getattr(keep_alive, "token", ""))
+        name = names.get(running_token.get() or getattr(keep_alive, "token", ""))
         record = copy.copy(record)
         if name:
             record.msg, record.args = f"[{name}] {record.getMessage()}", None
@@ -835,7 +931,7 @@ class Formatter(logging.Formatter):
             # discord.py shows a traceback for each connection that fails.
             record.msg, record.args, record.exc_info = f"{record.getMessage()} ({record.exc_info[1]!r})", None, None
         text = self._inner.format(record)
-        for token, owner in token_owners.items():
+        for token, owner in names.items():
             text = text.replace(token, f"[token of {owner}]")
         return text
 
@@ -867,6 +963,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
     parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
     parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
+    parser.add_argument("--no-watch", action="store_true", help="follow the env file only at SIGHUP")
     parser.add_argument(
         "--log-level", metavar="LEVEL", default="info", type=str.lower, choices=LOG_LEVELS, help=", ".join(LOG_LEVELS)
     )
@@ -878,17 +975,18 @@ def main(argv: list[str] | None = None) -> int:
         if folder not in sys.path:
             sys.path.insert(0, folder)
     try:
-        env_file = find_env_file(arguments.env_file)
-        bots, warnings = read_settings(env_file, dict(os.environ))
-        bots = bots if arguments.only is None else select(bots, arguments.only)
+        source = Source(find_env_file(arguments.env_file), arguments.only)
+        bots = source.read()
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
-    for warning in warnings:
-        log.warning(warning)
-    log.info("%s bots from %s", len(bots), env_file or "the environment")
+    log.info("%s bots from %s", len(bots), source.env_file or "the environment")
     try:
-        return asyncio.run((check if arguments.check else sync_commands if arguments.sync_commands else run)(bots))
+        if arguments.check:
+            return asyncio.run(check(bots))
+        if arguments.sync_commands:
+            return asyncio.run(sync_commands(bots))
+        return asyncio.run(run(bots, source, watch=not arguments.no_watch))
     except Exception:
         log.critical("The program failed. This is a bug.", exc_info=True)
         return EXIT_BUG

@@ -49,6 +49,7 @@ class Program:
         for number, account in enumerate(accounts, 1):
             lines += [f"DISCORD_BOT_TOKEN{number}={account.token}", f"DISCORD_BOT_NAME{number}={account.user.name}"]
         (self.folder / ".env").write_text("\n".join([*lines, extra]))
+        (self.folder / ".env").chmod(0o600)
 
     def change_script(self, old: str, new: str) -> None:
         """Run a copy of the script in which this is replaced."""
