@@ -237,7 +237,10 @@ async def test_sync_commands_uploads_every_bots_slash_commands(program: Program,
     await program.start("--sync-commands")
     assert await program.end() == 0
     assert [command["name"] for command in greeter.commands] == ["greet"]
-    assert any("/greet" in line for line in program.lines_of("greeter"))
+    rows = program.stdout.splitlines()
+    assert rows[0].split()[:2] == ["1", "greeter"]
+    assert "/greet" in rows[0]
+    assert rows[1].split()[:2] == ["2", "plain"]
     assert discord.opened == 0
     program.assert_clean()
 
