@@ -37,6 +37,7 @@ import argparse
 import asyncio
 import base64
 import codecs
+import collections
 import contextvars
 import copy
 import dataclasses
@@ -47,7 +48,8 @@ import random
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +64,30 @@ except ModuleNotFoundError as missing:
 
 __version__ = "1.0.0"
 
+# Those after which a person has to do something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
+FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 PORTAL = "https://discord.com/developers/applications"
 SHARDING_FROM = 1000  # servers; with fewer, Discord recommends one shard, and need not be asked
 
-# The rest are seconds. A login without an answer is given up and tried again:
-LOGIN_TIMEOUT = 60
+# The rest are seconds. After these a login or a gateway connection without an answer is given up and tried again:
+LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30
 # Between two attempts a bot waits a random time up to 1, 2, 4, 8 … MAX_DELAY. One failure is forgotten for each
 # FORGIVE_AFTER of uptime. So, however it fails, it makes about 86,400 / 300 = 288 connections a day at most. Discord
 # resets the token at 1,000 IDENTIFYs: https://docs.discord.com/developers/events/gateway#session-start-limit-object
 MAX_DELAY, FORGIVE_AFTER = 900, 300
-KEEP_CLIENT = 30  # a client that has to wait longer than this for the gateway is given up for a new one
+KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
 WATCH_INTERVAL, WATCH_QUIET = 0.25, 1  # how often the env file is looked at; how long it has to lie still
-# A stop takes 10 seconds at most: for Discord's answer, for the bots' own clean-up, for everything.
-GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, STOP_TIMEOUT = 2, 5, 9
+# A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, discord.py's, and for everything.
+GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 
 log = logging.getLogger("run_bots")
-# The token of the bot whose code is running, and every bot's name by its token. The log shows names, and never a token.
+# The token of the bot whose code is running. By the token: each bot's name, which the log shows in its place, and the
+# tasks that its code has started.
 running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
 names: dict[str, str] = {}
+tasks: dict[str, weakref.WeakSet[asyncio.Task[Any]]] = collections.defaultdict(weakref.WeakSet)
 
 
 # --- Settings: the env file and the process environment --------------------------------------------------------------
@@ -210,12 +216,18 @@ def read_bot(
         try:
             token = Path(token_file.strip()).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{source}: {token_file} cannot be read ({type(error).__name__}).")
+            why = "it is not plain text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            problems.append(
+                f"{source}: This file cannot be read: {why}. Write the path of a file that holds the token."
+            )
+            return None
+        if not token.strip():
+            problems.append(f"{source}: This file is empty. Write the token into it.")
             return None
     token = re.sub("(?i)^bot ", "", token.strip()).strip()
     if not token:
-        own = [it for template, it in sources.items() if it.startswith(template.replace("<N>", f"{number}") + " (")]
-        warnings.append(f"{', '.join(own)}: There is no DISCORD_BOT_TOKEN{number}.")
+        mine = [it for template, it in sources.items() if it.startswith(template.replace("<N>", f"{number}") + " (")]
+        warnings.append(f"{', '.join(mine)}: There is no DISCORD_BOT_TOKEN{number}.")
         return None
     if token.count(".") != 2 and PLACEHOLDER.search(token):
         problems.append(f"{source}: This is a placeholder. Put the bot's own token there.")
@@ -273,7 +285,7 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
         raise SettingsError(*(problems or [NO_BOTS]))
     names.update((bot.token, bot.name) for bot in bots)
     for name, (text, _) in from_file.items():
-        if not name.startswith("DISCORD_BOT_TOKEN") and name not in environment:
+        if not name.startswith("DISCORD_BOT_TOKEN") and name not in environment and "=" not in name:
             os.environ[name] = text
     return bots, warnings
 
@@ -287,7 +299,7 @@ class Source:
         Raises `SettingsError` if one is named and missing.
         """
         candidates = [Path(".env"), Path(__file__).with_name(".env")] if named is None else [Path(named)]
-        self.env_file = next((path for path in candidates if path.is_file()), None)
+        self.env_file = next((path for path in candidates if os.path.isfile(path)), None)
         if named is not None and self.env_file is None:
             raise SettingsError(f"There is no file {named}. Check --env-file.")
         self._only = only
@@ -348,8 +360,8 @@ class Ping(commands.Cog):
 # --- One entry and its life: log in, connect, retry, end -------------------------------------------------------------
 
 
-class GatewayLost(BaseException):
-    """This client has waited too long for the gateway. No `Exception`: discord.py would catch it and go on."""
+class GivenUp(BaseException):
+    """This client is of no more use. No `Exception`: discord.py would catch it and go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +371,8 @@ class Failure:
     text: str
     final: bool = False  # a person must change something first
     cause: BaseException | None = None  # what the log shows a traceback of
-    blocked_for: float = 0  # seconds for which Discord blocks the IP address
+    wait: float = 0  # seconds that Discord asks for
+    for_all: bool = False  # they hold for the IP address, and so for every bot
     needs_shards: bool = False
 
 
@@ -375,10 +388,14 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
     number = str(bot.application_id or bot.settings.bot_id)
     portal = f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL
 
-    if isinstance(error, discord.LoginFailure) or status == 401 or code == 4004:
+    if (
+        isinstance(error, discord.LoginFailure)
+        or code == 4004
+        or (isinstance(error, discord.HTTPException) and status == 401)
+    ):
         remedy = f"Make a new one at {portal} (Reset Token), and put it in."
         return Failure(f"{token}: Discord refuses this token. {remedy}", final=True)
-    if isinstance(error, discord.PrivilegedIntentsRequired):
+    if isinstance(error, discord.PrivilegedIntentsRequired) or code == 4014:
         missing = " and ".join(missing_intents(bot)) or "privileged intents that it asks for"
         remedy = f"Switch it on at {portal}, or change {intents}."
         return Failure(f"{token}: The bot may not use the {missing}. {remedy}", final=True)
@@ -397,17 +414,18 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
         return Failure(f"{extensions}: Discord refuses the slash commands. {error}", final=True)
     if code == 4011 and (bot.shard_count_is_ours or bot.guilds):
         return Failure("Discord wants this bot to run in shards.", needs_shards=True)
-    if code in (4010, 4011, 4012, 4013):  # https://docs.discord.com/developers/topics/opcodes-and-status-codes
-        what = {4010: "shard", 4011: "number of shards", 4012: "gateway version", 4013: f"intents of {intents}"}[code]
-        remedy = "Update discord.py: python -m pip install --upgrade -r requirements.txt"
-        return Failure(f"{token}: Discord refuses the {what} (close code {code}). {remedy}", final=True)
+    if code in FINAL_CLOSE_CODES:
+        remedy = f"Update discord.py, or change {intents}."
+        return Failure(f"{token}: Discord refuses the connection (close code {code}). {remedy}", final=True)
 
+    if isinstance(error, discord.RateLimited):
+        return Failure(f"Discord asks this bot to wait {error.retry_after:.0f} s.", wait=error.retry_after)
     headers = getattr(getattr(error, "response", error), "headers", None) or {}
     if status == 429 and not ("Via" in headers and headers.get("Content-Type") == "application/json"):
         # Discord's own rate limits come as JSON and through a proxy. Anything else is Cloudflare, in front of it.
         wait = headers.get("Retry-After", "")
         seconds = int(wait) if wait.isdecimal() else BLOCK_DELAY
-        return Failure(f"Discord blocks this IP address (429). All bots wait {seconds} s.", blocked_for=seconds)
+        return Failure(f"Discord blocks this IP address (429). All bots wait {seconds} s.", wait=seconds, for_all=True)
     if status is not None:
         return Failure(f"Discord answers with status {status}.")
     if isinstance(error, TimeoutError):
@@ -416,7 +434,7 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
         return Failure(f"Discord cannot be reached. Check the network ({error}).")
     if code is not None:
         return Failure(f"Discord closed the gateway connection with {code}.")
-    if bot.application is None:
+    if bot.application is None and isinstance(error, TypeError | KeyError | ValueError):
         return Failure("The answer is not from Discord. Is there a log-in page or a proxy in the way?")
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
@@ -426,6 +444,16 @@ def missing_intents(bot: "Bot") -> list[str]:
     asked = [names for intent, names in PRIVILEGED_INTENTS.items() if getattr(bot.intents, intent)]
     flags = bot.application_flags
     return [name for flag, name in asked if not getattr(flags, flag) and not getattr(flags, f"{flag}_limited")]
+
+
+async def finish(coroutines: list[Coroutine[Any, Any, Any]], timeout: float) -> bool:
+    """Run all of these, and cancel what takes longer than the timeout. Returns whether nothing did."""
+    running = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    done, late = await asyncio.wait(running, timeout=timeout) if running else (set(), set())
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*done, return_exceptions=True)  # discord.py ignores errors at a close too
+    return not late
 
 
 class Bot(commands.AutoShardedBot):
@@ -441,6 +469,7 @@ class Bot(commands.AutoShardedBot):
         self.entry = entry
         self.shard_count_is_ours = True
         self.leaving = False
+        self.gone = asyncio.get_running_loop().create_future()  # done when the bot is closed, whoever closed it
         self._goodbye: asyncio.Task[None] | None = None
         self._sockets: list[aiohttp.ClientWebSocketResponse] = []
         # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
@@ -452,8 +481,11 @@ class Bot(commands.AutoShardedBot):
 
     async def log_in(self) -> None:
         """Log in, by REST alone, and load what the bot does."""
+        # Not public, and for the login alone: a longer rate limit is an error, for which the entry waits.
+        self.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
         async with asyncio.timeout(LOGIN_TIMEOUT):
             await self.login(self.settings.token)
+        self.http.max_ratelimit_timeout = None
         if not self.settings.extensions:
             await self.add_cog(Ping())
         for name in self.settings.extensions:
@@ -464,20 +496,29 @@ class Bot(commands.AutoShardedBot):
             except SystemExit as error:  # it would end every other bot too
                 raise commands.ExtensionFailed(name, RuntimeError(f"It calls exit({error.code})")) from error
 
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        await super().before_identify_hook(shard_id, initial=initial)
+        for socket in self._sockets:  # discord.py launches all shards before it looks how the first one fared
+            if socket.close_code in FINAL_CLOSE_CODES:
+                raise GivenUp(discord.ConnectionClosed(socket, shard_id=shard_id))
+
     async def _open_socket(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        """Connect to the gateway as soon as the bot may. Raises `GatewayLost` if that takes long."""
-        assert self.entry is not None
-        if any(socket.closed for socket in self._sockets) and not self.leaving:
-            self.entry.failed(Failure("The gateway connection was lost."))
+        """Connect to the gateway as soon as the bot may. Raises `GivenUp` if that takes long."""
+        if options or self.entry is None:  # a voice connection
+            return await self._connect_socket(url, **options)
+        lost = sum(socket.closed for socket in self._sockets)
         self._sockets = [socket for socket in self._sockets if not socket.closed]
+        if lost and not self.leaving:
+            self.entry.failed(Failure("The gateway connection was lost."), lost / (self.shard_count or 1))
         while True:
+            if self.entry.delay > KEEP_CLIENT and not self._sockets:
+                raise GivenUp
+            await self.entry.pause()
             if self.leaving:
                 raise asyncio.CancelledError
-            if self.entry.delay > KEEP_CLIENT:
-                raise GatewayLost
-            await self.entry.pause()
             try:
-                socket = await self._connect_socket(url, **options)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    socket = await self._connect_socket(url)
                 break
             except (OSError, aiohttp.ClientError) as error:
                 self.entry.failed(diagnose(error, self))
@@ -496,23 +537,33 @@ class Bot(commands.AutoShardedBot):
 
     async def close(self) -> None:
         """Leave the gateway, let the bot's own code clean up, close the rest. A second call waits for the first."""
-        self._goodbye = self._goodbye or asyncio.create_task(self._say_goodbye())
+        if self._goodbye is None:
+            left_over = set(tasks[self.settings.token]) - {asyncio.current_task()}
+            self._goodbye = asyncio.create_task(self._say_goodbye(left_over))
         await asyncio.shield(self._goodbye)
 
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, left_over: set[Any]) -> None:
         self.leaving = True
         # With 1000 Discord shows the bot as offline at once.
-        closing = [asyncio.create_task(socket.close(code=1000)) for socket in self._sockets]
-        if closing:
-            _, late = await asyncio.wait(closing, timeout=GATEWAY_CLOSE_TIMEOUT)
-            for task in late:
-                task.cancel()
-        try:
-            async with asyncio.timeout(CLEANUP_TIMEOUT):
-                await super().close()
-        except TimeoutError:
+        await finish([socket.close(code=1000) for socket in self._sockets], GATEWAY_CLOSE_TIMEOUT)
+        if not await finish([self.unload_extension(name) for name in self.extensions], CLEANUP_TIMEOUT):
             log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_TIMEOUT)
-            await self.http.close()
+        for task in left_over:  # what waits for an event would wait for ever, and what sends would fail
+            task.cancel()
+        await finish([super().close()], CLOSE_TIMEOUT)
+        await self.http.close()
+        self.gone.set_result(None)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()  # discord.py's own waits for its part alone
+
+    async def _run_event(self, coro: Any, event_name: str, *args: Any, **kwargs: Any) -> None:
+        # Not public, but without it exit() in a handler of one bot ends them all.
+        try:
+            await super()._run_event(coro, event_name, *args, **kwargs)
+        except SystemExit:
+            log.error("%s calls exit(). This bot is closed.", event_name)
+            await self.close()
 
     async def on_error(self, event_method: str, *args: Any, **kwargs: Any) -> None:
         if not self.leaving:  # that a bot was closed under a running handler is no error
@@ -534,7 +585,7 @@ class Backoff:
 
     def __init__(self) -> None:
         self._until = 0.0
-        self._failures = 0
+        self._failures = 0.0
         self._up_since: float | None = None
 
     @property
@@ -548,12 +599,13 @@ class Backoff:
     def succeeded(self) -> None:
         self._up_since = time.monotonic()
 
-    def failed(self) -> None:
+    def failed(self, part: float = 1) -> None:
+        """Count a failure. `part` is the part of the bot's shards that it concerns."""
         if self._up_since is not None:
-            self._failures = max(0, self._failures - int((time.monotonic() - self._up_since) / FORGIVE_AFTER))
+            self._failures = max(0, self._failures - (time.monotonic() - self._up_since) / FORGIVE_AFTER)
         self._up_since = None
         self.extend(random.uniform(0, min(MAX_DELAY, 2**self._failures)))
-        self._failures += 1
+        self._failures += part
 
 
 class Entry:
@@ -597,7 +649,7 @@ class Entry:
             if self.failure and self.failure.final:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
             else:
-                log.info("stopped: it %s", "was asked to" if self._stop_asked.done() else "closed itself")
+                log.info("stopped: %s", "as asked" if self._stop_asked.done() else "it closed itself")
             self.event.set()
             self._set_state("stopped")
 
@@ -607,18 +659,22 @@ class Entry:
         try:
             async with bot:
                 connected = asyncio.create_task(self._log_in_and_connect(bot))
-                await asyncio.wait({connected, self._stop_asked}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({connected, self._stop_asked, bot.gone}, return_when=asyncio.FIRST_COMPLETED)
+                if bot.gone.done():
+                    await asyncio.wait({connected}, timeout=CLOSE_TIMEOUT)  # it may have to say why
                 while not connected.done():  # discord.py ignores a cancellation while it reconnects
                     connected.cancel()
                     await asyncio.wait({connected}, timeout=0.1)
             if not connected.cancelled():
                 connected.result()
-        except GatewayLost:
-            return True
-        except Exception as error:
+            return False
+        except GivenUp as given_up:
+            error = given_up.args[0] if given_up.args else None
+        except Exception as unexpected:
+            error = unexpected
+        if error is not None:
             self.failed(diagnose(error, bot))
-            return not self.needs_person
-        return False
+        return not self.needs_person
 
     async def _log_in_and_connect(self, bot: Bot) -> None:
         await self.pause()
@@ -639,14 +695,14 @@ class Entry:
             # After a block the bots come one by one, so that the first finds out for all whether it is over.
             await asyncio.sleep(self.delay + (random.uniform(0, BLOCK_SPREAD) if self._block.delay else 0))
 
-    def failed(self, failure: Failure) -> None:
-        """Count a failure, and say what comes next."""
+    def failed(self, failure: Failure, part: float = 1) -> None:
+        """Count a failure, of this part of the bot's shards, and say what comes next."""
         self.failure = failure
         if failure.final:
             return
         self._ask_shards = self._ask_shards or failure.needs_shards
-        self.backoff.failed()
-        self._block.extend(failure.blocked_for)
+        self.backoff.failed(part)
+        (self._block if failure.for_all else self.backoff).extend(failure.wait)
         log.warning("%s Trying again in %.1f s.", failure.text, self.delay, exc_info=failure.cause)
         self._set_state("retrying")
 
@@ -713,20 +769,23 @@ class Runner:
             log.log(logging.INFO if changes else logging.DEBUG, "%s: %s", source.env_file, changes or "nothing changed")
 
     async def _report_when_settled(self) -> None:
-        """Say how many bots are ready, and what the others lack."""
+        """Say how many bots are ready, and what the others lack; once more when those that try again have settled."""
         entries = self.entries.values()
-        try:
-            async with asyncio.timeout(SETTLE_TIMEOUT):
-                while any(entry.state == "starting" for entry in entries):
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
-        log.info("%s of %s bots are ready", sum(entry.state == "ready" for entry in entries), len(entries))
-        for entry in entries:
-            if entry.state != "ready":
-                why = f": {entry.failure.text}" if entry.failure else ""
-                log.warning("%s is %s%s", entry.settings.name, entry.state, why)
+        for unsettled, timeout in (("starting",), SETTLE_TIMEOUT), (("starting", "retrying"), None):
+            if timeout is None and not any(entry.state in unsettled for entry in entries):
+                return
+            try:
+                async with asyncio.timeout(timeout):
+                    while any(entry.state in unsettled for entry in entries):
+                        self._changed.clear()
+                        await self._changed.wait()
+            except TimeoutError:
+                pass
+            log.info("%s of %s bots are ready", sum(entry.state == "ready" for entry in entries), len(entries))
+            for entry in entries:
+                if entry.state != "ready":
+                    why = f": {entry.failure.text}" if entry.failure else ""
+                    log.warning("%s is %s%s", entry.settings.name, entry.state, why)
 
     async def wait_for_end(self) -> None:
         """Wait for the event of every entry, also of those that come later."""
@@ -748,6 +807,7 @@ class Runner:
 
 async def run(bots: list[BotSettings], source: Source, *, watch: bool) -> int:
     """Run the bots until they have all ended or somebody asks them to. Returns the exit code."""
+    asyncio.get_running_loop().set_task_factory(remember_task)
     runner = Runner()
     stop_asked = asyncio.Event()
     handle_signals(stop_asked.set, lambda: runner.follow(source, start_ended=True))
@@ -764,9 +824,20 @@ async def run(bots: list[BotSettings], source: Source, *, watch: bool) -> int:
     following.cancel()
     await runner.close()
     await asyncio.gather(*(entry.task for entry in runner.entries.values()))  # raises what is a bug of this program
-    if not stop_asked.is_set() and any(entry.needs_person for entry in runner.entries.values()):
-        return EXIT_NEEDS_PERSON
-    return EXIT_OK
+    needs_person = not stop_asked.is_set() and any(entry.needs_person for entry in runner.entries.values())
+    code = EXIT_NEEDS_PERSON if needs_person else EXIT_OK
+    # Threads and tasks of the bots' own code, or a name server that does not answer, must not keep the program alive.
+    timer = threading.Timer(CLOSE_TIMEOUT, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    return code
+
+
+def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """A task factory that keeps each bot's tasks, so that they end with the bot."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    tasks[running_token.get()].add(task)
+    return task
 
 
 async def visit(bots: list[BotSettings], task: Callable[[Bot], Awaitable[str]]) -> int:
@@ -789,7 +860,7 @@ async def visit(bots: list[BotSettings], task: Callable[[Bot], Awaitable[str]]) 
     outcomes: dict[int, str] = {}
     good = await asyncio.gather(*(visit_one(settings) for settings in bots))
     for settings in bots:
-        print(without_tokens(f"{settings.number:>4} {settings.name:<20} {outcomes[settings.number]}"))
+        print(f"{settings.number:>4} {settings.name:<20} {outcomes[settings.number]}")
     return EXIT_OK if all(good) else EXIT_NEEDS_PERSON
 
 
@@ -827,7 +898,7 @@ def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None
         if asked.is_set():
             os._exit(EXIT_BUG)
         asked.set()
-        words = "Stopping all bots (%s). Once more, and the program ends at once."
+        words = "Stopping all bots (%s). A second Ctrl-C ends the program at once."
         loop.call_soon_threadsafe(log.info, words, signal.Signals(number).name, context=context)
         loop.call_soon_threadsafe(stop, context=context)
 
@@ -848,14 +919,23 @@ def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None
 # --- Logging ---------------------------------------------------------------------------------------------------------
 
 
-def without_tokens(text: str) -> str:
-    for token, name in names.items():
-        text = text.replace(token, f"[token of {name}]")
-    return text
+class WithoutTokens:
+    """A stream that writes a bot's name in the place of its token, whoever prints it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> Any:
+        for token, name in names.items():
+            text = text.replace(token, f"[token of {name}]")
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Formatter(logging.Formatter):
-    """discord.py's log format, with the bot's name before the message, and without any token."""
+    """discord.py's log format, with the bot's name before the message."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -869,11 +949,12 @@ class Formatter(logging.Formatter):
         record.msg, record.args = f"[{name}] {record.getMessage()}" if name else record.getMessage(), None
         if record.name == "discord.shard" and record.exc_info:  # not a traceback for each connection that fails
             record.msg, record.exc_info = f"{record.msg} ({record.exc_info[1]!r})", None
-        return without_tokens(self._inner.format(record))
+        return self._inner.format(record)
 
 
 def set_up_logging(level: str) -> None:
-    """Log to stderr as discord.py does, in colour where the terminal has it."""
+    """Log to stderr as discord.py does, in colour where the terminal has it. Keep tokens out of all that is printed."""
+    sys.stdout, sys.stderr = WithoutTokens(sys.stdout), WithoutTokens(sys.stderr)
     handler = logging.StreamHandler()
     discord.utils.setup_logging(handler=handler, level=logging.getLevelNamesMapping()[level.upper()])
     formatter = handler.formatter

@@ -79,7 +79,11 @@ REFUSED = {
     ),
     "a token file that is missing": (
         "DISCORD_BOT_TOKEN1_FILE=nowhere",
-        ["DISCORD_BOT_TOKEN1_FILE (.env, line 1): ", "nowhere"],
+        ["DISCORD_BOT_TOKEN1_FILE (.env, line 1): ", "No such file"],
+    ),
+    "a token where its file should be named": (
+        f"DISCORD_BOT_TOKEN1_FILE={TOKEN}",
+        ["DISCORD_BOT_TOKEN1_FILE (.env, line 1): ", "No such file"],
     ),
     "a token and a token file": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_TOKEN1_FILE=there",

@@ -178,11 +178,23 @@ async def test_a_login_without_an_answer_delays_nobody_and_can_be_stopped(
 async def test_a_login_without_an_answer_is_given_up_and_tried_again(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.hang(), times=1)
-    program.change_script("LOGIN_TIMEOUT = 60", "LOGIN_TIMEOUT = 1")
+    program.change_script("LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30", "LOGIN_TIMEOUT, CONNECT_TIMEOUT = 1, 1")
     program.write_env(bot)
     await program.start()
     await program.logged("Discord does not answer")
     await program.logged("ready as bot")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_gateway_without_an_answer_is_given_up_and_tried_again(program: Program, discord: LocalDiscord) -> None:
+    discord.fail("upgrade", faults.hang(), times=1)
+    program.change_script("LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30", "LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 1")
+    program.write_env(discord.add_bot("bot"))
+    await program.start()
+    await program.logged("bot is retrying: Discord does not answer")
+    await program.logged("ready as bot")
+    await program.logged("1 of 1 bots are ready")
     assert await program.stop() == 0
     program.assert_clean()
 
@@ -253,6 +265,34 @@ async def test_a_bot_in_many_servers_asks_discord_for_its_shards_first(program: 
     await program.start()
     await program.logged("ready as big", timeout=30)
     assert [identify.shard for identify in big.identifies] == [(0, 2), (1, 2)]
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_refusal_is_not_asked_for_again_by_the_next_shard(program: Program, discord: LocalDiscord) -> None:
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(1000)]
+    bot = discord.add_bot("bot", guilds=guilds, shards=3, privileged=set())
+    program.write_env(bot)
+    await program.start()
+    assert await program.end() == 78
+    assert len(bot.identifies) == 1
+    assert "Message Content Intent" in program.lines_of("bot")[-1]
+    program.assert_clean()
+
+
+async def test_shards_that_reconnect_one_after_another_stay_in_their_sessions(
+    program: Program, discord: LocalDiscord
+) -> None:
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(1000)]
+    bot = discord.add_bot("bot", guilds=guilds, shards=2)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    for turn in range(8):
+        resumes = len(bot.resumes)
+        await faults.ask_to_reconnect()(bot.live[turn % 2])
+        await until(lambda resumes=resumes: len(bot.resumes) > resumes and bot.ready, timeout=40)
+    assert len(bot.identifies) == 2
     assert await program.stop() == 0
     program.assert_clean()
 

@@ -88,6 +88,34 @@ async def test_a_rate_limit_of_discord_is_waited_for(program: Program, discord: 
     assert await program.stop() == 0
 
 
+async def test_a_rate_limit_that_is_long_is_waited_for_too(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    bot.fail("GET /users/@me", faults.rate_limited(4), times=1)
+    program.change_script("LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30", "LOGIN_TIMEOUT, CONNECT_TIMEOUT = 2, 30")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("Discord asks this bot to wait 4 s")
+    await program.logged("ready as bot")
+    assert discord.invalid_requests == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_proxy_that_refuses_the_gateway_is_no_refused_token_and_no_tight_loop(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    discord.fail("upgrade", faults.status(401))
+    program.write_env(bot)
+    await program.start()
+    await program.logged("Discord answers with status 401")
+    await asyncio.sleep(3)
+    assert discord.invalid_requests < 10
+    assert "stopped: " not in program.stderr
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
 @pytest.mark.parametrize("uptime", [0, 1, 60, 299, 301, 900, "now and then", "at random"])
 def test_no_pattern_of_failures_brings_a_bot_near_a_thousand_connections_a_day(
     uptime: float | str, monkeypatch: pytest.MonkeyPatch

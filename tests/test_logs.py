@@ -105,6 +105,10 @@ async def test_no_token_is_printed_whatever_happens(program: Program, discord: L
         @commands.Cog.listener("on_message")
         async def tell(self, message):
             log.info("%r %r %s", self.bot, self.bot.settings, self.bot.http.token)
+            log.info("no place for it", self.bot.http.token)
+            print(self.bot.http.token)
+            import threading
+            threading.Thread(target=int, args=[self.bot.http.token]).start()
             raise ValueError("Bot " + self.bot.http.token)
         """
     )

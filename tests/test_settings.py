@@ -103,8 +103,17 @@ async def test_a_token_file_that_is_missing_is_named(program: Program) -> None:
     (program.folder / ".env").write_text("DISCORD_BOT_TOKEN1_FILE=nowhere\n")
     await program.start()
     assert await program.end() == 78
-    assert "DISCORD_BOT_TOKEN1_FILE" in program.stderr
-    assert "nowhere" in program.stderr
+    assert "DISCORD_BOT_TOKEN1_FILE (.env, line 1): This file cannot be read" in program.stderr
+    program.assert_clean()
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"a\nb\n", b"\xff\xfe\xfa"])
+async def test_a_token_file_without_one_token_is_refused(data: bytes, program: Program) -> None:
+    (program.folder / "secret").write_bytes(data)
+    (program.folder / ".env").write_text("DISCORD_BOT_TOKEN1_FILE=secret\n")
+    await program.start()
+    assert await program.end() == 78
+    assert "DISCORD_BOT_TOKEN1_FILE (.env, line 1): " in program.stderr
     program.assert_clean()
 
 

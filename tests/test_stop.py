@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from .local_discord import LocalDiscord, faults
+from .local_discord import Account, LocalDiscord, faults
 from .program import Program, until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -153,28 +153,172 @@ HANGS = {
     "blocks the event loop": "time.sleep(3600)",
     "blocks a thread": "await asyncio.to_thread(time.sleep, 3600)",
 }
+STUBBORN = """
+import asyncio, time
+from discord.ext import commands
+
+class Stubborn(commands.Cog):
+    def __init__(self, bot):
+        self.bot = bot
+
+    @commands.Cog.listener()
+    async def on_message(self, message):
+        await self.bot.close()
+
+    async def cog_unload(self):
+%s
+
+async def setup(bot):
+    await bot.add_cog(Stubborn(bot))
+"""
+
+
+def make_stubborn(folder: Path, discord: LocalDiscord, name: str) -> tuple[Program, list[Account]]:
+    """Two bots whose clean-up does not end."""
+    bots = [discord.add_bot(f"{name} 1"), discord.add_bot(f"{name} 2")]
+    folder.mkdir()
+    program = Program(folder, discord)
+    (folder / "stubborn.py").write_text(STUBBORN % textwrap.indent(textwrap.dedent(HANGS[name]), " " * 8))
+    program.write_env(*bots, extra="DISCORD_BOT_EXTENSIONS=stubborn")
+    return program, bots
+
+
+async def start_stubborn(folder: Path, discord: LocalDiscord, name: str) -> tuple[Program, list[Account]]:
+    program, bots = make_stubborn(folder, discord, name)
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    return program, bots
 
 
 async def test_a_stop_takes_ten_seconds_at_the_most_whatever_a_clean_up_does(
     tmp_path: Path, discord: LocalDiscord
 ) -> None:
-    async def stop(name: str, code: str) -> None:
-        bots = [discord.add_bot(f"{name} 1"), discord.add_bot(f"{name} 2")]
-        folder = tmp_path / name
-        folder.mkdir()
-        program = Program(folder, discord)
-        program.write_env(*bots)
-        program.change_behaviour("async def cog_unload(self):\n" + textwrap.indent(textwrap.dedent(code), "    "))
-        await program.start()
-        await program.logged("2 of 2 bots are ready")
+    async def stop(name: str) -> None:
+        program, bots = await start_stubborn(tmp_path / name, discord, name)
         started = time.monotonic()
         assert await program.stop() == 0
         assert time.monotonic() - started < 10
         program.assert_clean()
-        assert ("The program ends without it" in program.stderr) == (name != "waits")
-        assert name == "blocks the event loop" or not any(bot.online for bot in bots)
+        blocks = name == "blocks the event loop"
+        assert ("The program ends without it" in program.stderr) == blocks
+        assert blocks or "clean-up took more than" in program.stderr
+        assert blocks or not any(bot.online for bot in bots)
 
-    await asyncio.gather(*(stop(name, code) for name, code in HANGS.items()))
+    await asyncio.gather(*map(stop, HANGS))
+
+
+async def test_bots_that_close_themselves_end_whatever_their_clean_up_does(
+    tmp_path: Path, discord: LocalDiscord
+) -> None:
+    async def close(name: str) -> None:
+        program, bots = await start_stubborn(tmp_path / name, discord, name)
+        await discord.say("goodbye")
+        assert await program.end() == 0
+        assert "[" + bots[0].user.name + "] stopped: it closed itself" in program.stderr
+        program.assert_clean()
+
+    for name in HANGS:
+        if name != "blocks the event loop":
+            await close(name)
+
+
+async def test_a_refused_bot_ends_whatever_its_clean_up_does(tmp_path: Path, discord: LocalDiscord) -> None:
+    program, bots = await start_stubborn(tmp_path / "bots", discord, "does not let itself be cancelled")
+    for bot in bots:
+        bot.token_reset = True
+        await bot.live[0].close(4004)
+    assert await program.end() == 78
+    program.assert_clean()
+
+
+BUSY = """
+import asyncio, threading, time
+from discord import app_commands
+from discord.ext import commands, tasks
+
+class Busy(commands.Cog):
+    def __init__(self, bot):
+        self.bot = bot
+        self.chatter.start()
+        asyncio.create_task(self.wait())
+
+    async def wait(self):
+        await self.bot.wait_for("typing")
+
+    @tasks.loop(seconds=0.01)
+    async def chatter(self):
+        await self.bot.wait_until_ready()
+        for guild in self.bot.guilds:
+            for channel in guild.text_channels:
+                await channel.send("chatter")
+
+    @commands.Cog.listener()
+    async def on_message(self, message):
+        if message.content == "quit":
+            raise SystemExit("a handler must not end the program")
+        if message.content == "thread":
+            await asyncio.to_thread(time.sleep, 3600)
+
+    @commands.command()
+    async def slow(self, ctx):
+        while True:
+            await ctx.send("slow")
+
+    @app_commands.command(description="slow")
+    async def slower(self, interaction):
+        while True:
+            await interaction.channel.send("slower")
+
+async def setup(bot):
+    await bot.add_cog(Busy(bot))
+"""
+
+
+async def test_what_a_bot_is_doing_ends_with_it_and_leaves_no_line(program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot("one"), discord.add_bot("two")]
+    (program.folder / "busy.py").write_text(BUSY)
+    program.write_env(*bots, extra="DISCORD_BOT_EXTENSIONS=busy")
+    await program.start()
+    await until(lambda: all(bot.messages for bot in bots))
+    await discord.say("!slow")
+    await discord.call(bots[0], "slower")
+    await discord.say("thread")
+    await asyncio.sleep(0.5)
+    await bots[0].live[0].close(4000)
+    await program.logged("ready as one", times=2)
+    started = time.monotonic()
+    assert await program.stop() == 0
+    assert time.monotonic() - started < 5
+    program.assert_clean()
+    assert "ERROR" not in program.stderr
+
+
+async def test_a_client_that_is_given_up_leaves_no_task_behind(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    (program.folder / "busy.py").write_text(BUSY)
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=busy")
+    program.change_script("KEEP_CLIENT = 30", "KEEP_CLIENT = 0")
+    await program.start()
+    await program.logged("ready as bot")
+    await bot.live[0].close(4000)
+    await program.logged("ready as bot", times=2)
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_exit_in_a_handler_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot("one"), discord.add_bot("two")]
+    (program.folder / "busy.py").write_text(BUSY)
+    program.write_env(*bots, extra="DISCORD_BOT_EXTENSIONS1=busy")
+    await program.start()
+    await until(lambda: bots[0].messages and bots[1].ready)
+    await discord.say("quit")
+    await program.logged("[one] stopped: it closed itself")
+    assert "on_message calls exit()" in program.stderr
+    assert bots[0].client_closes == [1000]
+    assert bots[1].ready
+    assert await program.stop() == 0
+    program.assert_clean()
 
 
 async def test_a_second_signal_ends_the_program_at_once(program: Program, discord: LocalDiscord) -> None:
