@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+import run_bots
 
 from .local_discord import LocalDiscord
 from .local_discord.world import make_token
@@ -93,15 +96,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_refused_is(what: str, program: Program, discord: LocalDiscord) -> None:
+def test_refused_is(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, words = REFUSED[what]
-    (program.folder / ".env").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(text, encoding="utf-8")
+    with pytest.raises(run_bots.SettingsError) as raised:
+        run_bots.read_settings(Path(".env"), {})
+    problems = raised.value.args
+    assert any(all(word in problem for word in words) for problem in problems), problems
+    assert not any(part in problem for problem in problems for token in (TOKEN, OTHER) for part in token.split("."))
+
+
+async def test_nothing_is_sent_to_discord_when_a_bot_is_refused(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("good"), extra="DISCORD_BOT_TOKEN2=your token")
     await program.start()
     assert await program.end() == 78
-    assert any(all(word in line for word in words) for line in program.stderr.splitlines()), program.stderr
-    assert not any(part in program.stderr for token in (TOKEN, OTHER) for part in token.split("."))
+    assert (
+        program.stderr == "DISCORD_BOT_TOKEN2 (.env, line 3): This is a placeholder. Put the bot's own token there.\n"
+    )
     assert not discord.requests
-    program.assert_clean()
 
 
 async def test_all_problems_are_told_at_once(program: Program) -> None:
@@ -144,16 +157,14 @@ ODD = {
 
 
 @pytest.mark.parametrize("what", ODD)
-async def test_a_warning_is_given_for(what: str, program: Program, discord: LocalDiscord) -> None:
+def test_a_warning_is_given_for(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, words = ODD[what]
-    program.write_env(discord.add_bot("bot"))
-    with (program.folder / ".env").open("w") as file:
-        file.write(f"DISCORD_BOT_TOKEN1={next(iter(discord.accounts))}\n{text}\n")
-    await program.start()
-    await program.logged("ready as bot")
-    assert await program.stop() == 0
-    warnings = [line for line in program.stderr.splitlines() if "WARNING" in line]
-    assert any(all(word in line for word in words) for line in warnings), program.stderr
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(f"DISCORD_BOT_TOKEN1={TOKEN}\n{text}\n")
+    Path(".env").chmod(0o600)
+    bots, (warning,) = run_bots.read_settings(Path(".env"), {})
+    assert all(word in warning for word in words), warning
+    assert len(bots) == 1
 
 
 async def test_a_token_of_an_unusual_form_is_a_warning(program: Program, discord: LocalDiscord) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from .local_discord import Guild, LocalDiscord, User, faults
@@ -259,7 +261,8 @@ async def test_a_bot_that_discord_wants_sharded_runs_with_its_shards(program: Pr
 
 
 async def test_a_bot_in_many_servers_asks_discord_for_its_shards_first(program: Program, discord: LocalDiscord) -> None:
-    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(1000)]
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(12)]
+    program.change_script("SHARDING_FROM = 1000", "SHARDING_FROM = 10")
     big = discord.add_bot("big", guilds=guilds, shards=2)
     program.write_env(big)
     await program.start()
@@ -270,7 +273,8 @@ async def test_a_bot_in_many_servers_asks_discord_for_its_shards_first(program: 
 
 
 async def test_a_refusal_is_not_asked_for_again_by_the_next_shard(program: Program, discord: LocalDiscord) -> None:
-    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(1000)]
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(12)]
+    program.change_script("SHARDING_FROM = 1000", "SHARDING_FROM = 10")
     bot = discord.add_bot("bot", guilds=guilds, shards=3, privileged=set())
     program.write_env(bot)
     await program.start()
@@ -283,7 +287,8 @@ async def test_a_refusal_is_not_asked_for_again_by_the_next_shard(program: Progr
 async def test_shards_that_reconnect_one_after_another_stay_in_their_sessions(
     program: Program, discord: LocalDiscord
 ) -> None:
-    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(1000)]
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(12)]
+    program.change_script("SHARDING_FROM = 1000", "SHARDING_FROM = 10")
     bot = discord.add_bot("bot", guilds=guilds, shards=2)
     program.write_env(bot)
     await program.start()
@@ -304,6 +309,31 @@ async def test_too_few_shards_by_discords_own_number_need_a_person(program: Prog
     await program.start()
     assert await program.end() == 78
     assert len(bot.identifies) == 2
+    program.assert_clean()
+
+
+async def test_a_voice_connection_is_no_gateway_connection(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    # What discord.py's voice client does; a real one needs packages that this program does not.
+    code = """
+        async def on_message(message):
+            for _ in range(0 if message.author.bot else 5):
+                socket = await message._state.http.ws_connect(message.content, compress=15)
+                await socket.close()
+            if not message.author.bot:
+                await message.channel.send("done")
+
+        async def setup(bot):
+            bot.add_listener(on_message)
+        """
+    (program.folder / "voice.py").write_text(textwrap.dedent(code))
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=voice\nDISCORD_BOT_INTENTS=all,-members,-presences")
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.say(discord.gateway_url)
+    await until(lambda: bot.messages)
+    assert await program.stop() == 0
+    assert "Trying again" not in program.stderr
     program.assert_clean()
 
 

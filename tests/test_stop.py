@@ -212,14 +212,15 @@ async def test_bots_that_close_themselves_end_whatever_their_clean_up_does(
 ) -> None:
     async def close(name: str) -> None:
         program, bots = await start_stubborn(tmp_path / name, discord, name)
+        waiting.remove(name)
+        await until(lambda: not waiting)  # the message is for all of them
         await discord.say("goodbye")
         assert await program.end() == 0
         assert "[" + bots[0].user.name + "] stopped: it closed itself" in program.stderr
         program.assert_clean()
 
-    for name in HANGS:
-        if name != "blocks the event loop":
-            await close(name)
+    waiting = [name for name in HANGS if name != "blocks the event loop"]
+    await asyncio.gather(*map(close, list(waiting)))
 
 
 async def test_a_refused_bot_ends_whatever_its_clean_up_does(tmp_path: Path, discord: LocalDiscord) -> None:
