@@ -78,7 +78,7 @@ MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-WATCH_INTERVAL, WATCH_QUIET = 0.25, 1  # how often the env file is looked at; how long it has to lie still
+WATCH_INTERVAL, WATCH_QUIET = 0.75, 1  # how often the env file is looked at; how long it has to lie still
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, discord.py's, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 
@@ -641,8 +641,8 @@ class Entry:
     async def _run(self, after: "list[Entry]") -> None:
         running_token.set(self.settings.token)
         try:
-            for entry in after:
-                await entry.event.wait()
+            while after:
+                await after.pop().event.wait()
             while not self._stop_asked.done() and await self._attempt():
                 pass
         finally:
@@ -886,7 +886,7 @@ async def sync_commands(bot: Bot) -> str:
 
 
 def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
-    """Call `stop` in the event loop at the first stop signal, and `reload` at each SIGHUP.
+    """Call `stop` in the event loop at the first stop signal, and `reload` at each SIGHUP that somebody sends.
 
     The second stop signal ends the program at once, and so does too much time after the first.
     """
@@ -902,6 +902,14 @@ def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None
         loop.call_soon_threadsafe(log.info, words, signal.Signals(number).name, context=context)
         loop.call_soon_threadsafe(stop, context=context)
 
+    in_terminal = os.isatty(0)
+
+    def hang_up(number: int, frame: Any) -> None:
+        if in_terminal and not os.isatty(0):  # the window was closed
+            handle(number, frame)
+        else:
+            loop.call_soon_threadsafe(reload, context=context)
+
     def last_resort() -> None:
         # In a thread, because code of a bot that blocks the event loop blocks everything else.
         asked.wait()
@@ -913,7 +921,7 @@ def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None
     for number in STOP_SIGNALS:
         signal.signal(number, handle)  # Windows has no loop.add_signal_handler
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(reload, context=context))
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 # --- Logging ---------------------------------------------------------------------------------------------------------

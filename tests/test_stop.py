@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import ssl
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -320,6 +321,30 @@ async def test_exit_in_a_handler_ends_that_bot_alone(program: Program, discord: 
     assert bots[1].ready
     assert await program.stop() == 0
     program.assert_clean()
+
+
+# A terminal window: a command in a session of its own, on a pseudo-terminal that is gone when this ends.
+WINDOW = """
+import os, pty, sys, time
+if pty.fork()[0] == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+async def test_closing_the_terminal_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    command = [sys.executable, "-m", "tests.local_discord.redirect", discord.url, str(program.script)]
+    window = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WINDOW, *command, cwd=program.folder, env=program.environment
+    )
+    await until(lambda: bot.ready)
+    window.kill()
+    await window.wait()
+    await until(lambda: not bot.online)
+    assert bot.client_closes == [1000]
 
 
 async def test_a_second_signal_ends_the_program_at_once(program: Program, discord: LocalDiscord) -> None:
