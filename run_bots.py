@@ -12,7 +12,7 @@ Put the bots' tokens into a file named .env, a line for each bot:
 
 Then start this script. It logs every bot in, keeps it connected, and stops them all on Ctrl-C.
 What a bot does is in its extensions, which are ordinary discord.py extension modules.
-Save the file while the bots run: what you changed moves, and all the other bots stay connected.
+Save the file while the bots run: the bots that you changed start again, and all the others stay connected.
 """
 
 import os
@@ -59,7 +59,8 @@ try:
     from discord.ext import commands
     from dotenv.parser import parse_stream
 except ModuleNotFoundError as missing:
-    print(f"{missing.name} is not installed. Run: python -m pip install -r requirements.txt", file=sys.stderr)
+    remedy = "Start with .venv/bin/python run_bots.py, or run: python -m pip install -r requirements.txt"
+    print(f"{missing.name} is not installed. {remedy}", file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
@@ -111,10 +112,9 @@ PRIVILEGED_INTENTS = {
 # What stands in the place of a token in this project's files and in others'.
 PLACEHOLDER = re.compile(r"(?i)your|token|here|change|example|paste|insert|secret|^<.*>$|^[x.*-]+$")
 NO_BOTS = f"""\
-There is no bot to run. For each bot:
-1. Open {PORTAL}, choose your application, then Bot, then Reset Token.
-2. Copy .env.example to .env, and write the token there: DISCORD_BOT_TOKEN1=your token
-Then start run_bots.py again."""
+There is no bot to run. {{}}
+For each bot, open {PORTAL}, choose your application, then Bot, then Reset Token.
+Copy .env.example to .env, and write the token there: DISCORD_BOT_TOKEN1=your token"""
 
 
 class SettingsError(Exception):
@@ -168,7 +168,7 @@ def read_env_file(path: Path, problems: list[str]) -> dict[str, tuple[str, str]]
         if binding.error or (binding.key and binding.value is None):
             problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
         elif binding.key in values:
-            problems.append(f"{place}: {binding.key} is set a second time. The first is at {values[binding.key][1]}.")
+            problems.append(f"{place}: {binding.key} is set again, after {values[binding.key][1]}. Delete one.")
         elif binding.key and binding.value is not None:
             values[binding.key] = binding.value, place
     return values
@@ -224,7 +224,7 @@ def read_bot(
         if not token.strip():
             problems.append(f"{source}: This file is empty. Write the token into it.")
             return None
-    token = re.sub("(?i)^bot ", "", token.strip()).strip()
+    token = re.sub("(?i)^bot ", "", token.strip()).strip("<> ")
     if not token:
         mine = [it for template, it in sources.items() if it.startswith(template.replace("<N>", f"{number}") + " (")]
         warnings.append(f"{', '.join(mine)}: There is no DISCORD_BOT_TOKEN{number}.")
@@ -241,6 +241,9 @@ def read_bot(
         problems.append(f"{intents_source}: {error}")
         return None
     modules = tuple(dict.fromkeys(module.strip() for module in extensions.split(",") if module.strip()))
+    if any(it.endswith(".py") or not all(part.isidentifier() for part in it.split(".")) for it in modules):
+        how = "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between"
+        problems.append(f"{sources['DISCORD_BOT_EXTENSIONS<N>']}: This is not the name of a module. {how}.")
     return BotSettings(number, name.strip() or f"bot{number}", token, prefix, modules, parsed, sources)
 
 
@@ -256,13 +259,13 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
     values = from_file | {name: (text, "the environment") for name, text in environment.items()}
     numbers: set[int] = set()
     for name, (text, place) in values.items():
-        if not name.startswith("DISCORD_BOT_"):
+        if not name.upper().startswith(("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")):
             continue
         digits = re.search("[1-9][0-9]*", name)
         number = digits[0] if digits else ""
         known = [t.replace("<N>", number) for t, (_, default) in SETTINGS.items() if number or default is not None]
         if name not in known:
-            meant = nearest(name, (template.replace("<N>", number or "1") for template in SETTINGS))
+            meant = nearest(name.upper(), [*known, *(template.replace("<N>", number or "1") for template in SETTINGS)])
             warnings.append(f"{name} ({place}): Nothing reads this variable. Did you mean {meant}?")
         elif re.search("[\u2018-\u201f\u00ab\u00bb]", text):
             problems.append(f"{name} ({place}): There are curly quotes. Use straight ones, or none.")
@@ -278,11 +281,14 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
             if other is not bot:
                 here, there = (it.sources[f"DISCORD_BOT_{template}<N>"] for it in (bot, other))
                 what = "It is for the same bot as" if template == "TOKEN" else f"The name {key} is also that of"
-                problems.append(f"{here}: {what} {there}. Every bot needs its own.")
+                problems.append(f"{here}: {what} {there}. Every bot needs its own {template.lower()}.")
     if path and os.name == "posix" and path.is_file() and path.stat().st_mode & 0o004:
         warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
-    if problems or not bots:
-        raise SettingsError(*(problems or [NO_BOTS]))
+    if not bots and not problems:
+        looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
+        problems = [*warnings, NO_BOTS.format(looked)]
+    if problems:
+        raise SettingsError(*problems)
     names.update((bot.token, bot.name) for bot in bots)
     for name, (text, _) in from_file.items():
         if not name.startswith("DISCORD_BOT_TOKEN") and name not in environment and "=" not in name:
@@ -401,7 +407,7 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
         return Failure(f"{token}: The bot may not use the {missing}. {remedy}", final=True)
     if isinstance(error, commands.ExtensionError):
         cause = getattr(error, "original", None)
-        why = repr(cause) if cause else "It has no function: async def setup(bot)"
+        why = f"{type(cause).__name__}: {cause}" if cause else "It has no function: async def setup(bot)"
         if isinstance(error, commands.ExtensionNotFound):
             why = "There is no such file beside run_bots.py or in this folder"
         not_theirs = (__file__, "<frozen ", str(Path(discord.__file__).parent))
@@ -464,7 +470,9 @@ class Bot(commands.AutoShardedBot):
 
     def __init__(self, settings: BotSettings, entry: "Entry | None" = None) -> None:
         help_command = commands.DefaultHelpCommand() if settings.extensions else None
-        super().__init__(settings.prefix, help_command=help_command, intents=settings.intents, shard_count=1)
+        # Without the text of messages, a bot still hears commands that begin with its mention.
+        prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
+        super().__init__(prefix, help_command=help_command, intents=settings.intents, shard_count=1)
         self.settings = settings
         self.entry = entry
         self.shard_count_is_ours = True
@@ -766,7 +774,7 @@ class Runner:
         except SettingsError as error:
             log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
         else:
-            log.log(logging.INFO if changes else logging.DEBUG, "%s: %s", source.env_file, changes or "nothing changed")
+            log.info("%s: %s", source.env_file or "the environment", changes or "nothing changed")
 
     async def _report_when_settled(self) -> None:
         """Say how many bots are ready, and what the others lack; once more when those that try again have settled."""
@@ -840,7 +848,7 @@ def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: An
     return task
 
 
-async def visit(bots: list[BotSettings], task: Callable[[Bot], Awaitable[str]]) -> int:
+async def visit(bots: list[BotSettings], task: Callable[[Bot], Awaitable[str]], header: str) -> int:
     """Log every bot in by REST alone, side by side, and print what comes of the task. Returns the exit code."""
 
     async def visit_one(settings: BotSettings) -> bool:
@@ -859,6 +867,7 @@ async def visit(bots: list[BotSettings], task: Callable[[Bot], Awaitable[str]]) 
 
     outcomes: dict[int, str] = {}
     good = await asyncio.gather(*(visit_one(settings) for settings in bots))
+    print(f"{'no.':>4} {'name':<20} {header}")
     for settings in bots:
         print(f"{settings.number:>4} {settings.name:<20} {outcomes[settings.number]}")
     return EXIT_OK if all(good) else EXIT_NEEDS_PERSON
@@ -879,7 +888,7 @@ async def check(bot: Bot) -> str:
 async def sync_commands(bot: Bot) -> str:
     """Upload a bot's slash commands, for `--sync-commands`."""
     uploaded = [f"/{command.name}" for command in await bot.tree.sync()]
-    return f"{len(uploaded)} slash commands uploaded {' '.join(uploaded)}"
+    return f"uploaded: {' '.join(uploaded) or 'none, it has none'}"
 
 
 # --- Signals ---------------------------------------------------------------------------------------------------------
@@ -1007,10 +1016,9 @@ def main(argv: list[str] | None = None) -> int:
     log.info("%s bots from %s", len(bots), source.env_file or "the environment")
     try:
         if arguments.check:
-            print(f"{'no.':>4} {'name':<20} {'on Discord':<20} {'id':<20} {'servers':>7}  intents")
-            return asyncio.run(visit(bots, check))
+            return asyncio.run(visit(bots, check, f"{'on Discord':<20} {'id':<20} servers  intents"))
         if arguments.sync_commands:
-            return asyncio.run(visit(bots, sync_commands))
+            return asyncio.run(visit(bots, sync_commands, "slash commands"))
         return asyncio.run(run(bots, source, watch=not arguments.no_watch))
     except Exception:
         log.critical("The program failed. This is a bug.", exc_info=True)

@@ -27,6 +27,7 @@ WRITTEN: dict[str, Callable[[str], bytes]] = {
     "a comment behind it": lambda token: f"DISCORD_BOT_TOKEN1={token} # the first\n".encode(),
     "a space behind it": lambda token: f"DISCORD_BOT_TOKEN1={token}  \n".encode(),
     "spaces inside quotes": lambda token: f'DISCORD_BOT_TOKEN1=" {token} "\n'.encode(),
+    "a token between angle brackets": lambda token: f"DISCORD_BOT_TOKEN1=<{token}>\n".encode(),
     "a pasted Bot in front": lambda token: f"DISCORD_BOT_TOKEN1=Bot {token}\n".encode(),
 }
 
@@ -79,6 +80,22 @@ REFUSED = {
     "an unknown intent for all": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_INTENTS=-member",
         ["DISCORD_BOT_INTENTS (.env, line 2): ", "Did you mean members?"],
+    ),
+    "an extension with its file's ending": (
+        f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_EXTENSIONS1=music,greeter.py",
+        ["DISCORD_BOT_EXTENSIONS1 (.env, line 2): ", "Write greeter for greeter.py"],
+    ),
+    "an extension with its folder": (
+        f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_EXTENSIONS=cogs/music",
+        ["DISCORD_BOT_EXTENSIONS (.env, line 2): ", "cogs.music for cogs/music.py"],
+    ),
+    "a misspelled variable and no bot": (
+        f"discord_bot_token1={TOKEN}",
+        ["discord_bot_token1 (.env, line 1): ", "Did you mean DISCORD_BOT_TOKEN1?"],
+    ),
+    "another program's variable and no bot": (
+        f"DISCORD_TOKEN={TOKEN}",
+        ["DISCORD_TOKEN (.env, line 1): ", "Did you mean DISCORD_BOT_TOKEN1?"],
     ),
     "a token file that is missing": (
         "DISCORD_BOT_TOKEN1_FILE=nowhere",

@@ -88,6 +88,7 @@ def write_env(discord: Playground, env_file: Path) -> None:
     lines = []
     for number, bot in enumerate(discord.bots, 1):
         lines += [f"DISCORD_BOT_TOKEN{number}={bot.token}", f"DISCORD_BOT_NAME{number}={bot.user.name}"]
+    env_file.touch(mode=0o600)
     env_file.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -134,6 +134,8 @@ class Connection:
             await self.close(DECODE_ERROR)
             return
         if op == HEARTBEAT:
+            # discord.py notes the time of a heartbeat after it has been sent: the ACK must not be faster than that.
+            await asyncio.sleep(0.02)
             if not await self.fault("heartbeat"):
                 await self.send({"op": HEARTBEAT_ACK, "d": None})
         elif op == IDENTIFY:
