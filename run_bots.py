@@ -32,6 +32,8 @@ if sys.version_info < (3, 11):
 if __name__ == "__main__":
     for _signal in STOP_SIGNALS:  # the imports below take about a second, and there is nothing to close yet
         signal.signal(_signal, lambda *_: os._exit(EXIT_OK))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import argparse
 import asyncio
@@ -79,7 +81,7 @@ MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-WATCH_INTERVAL, WATCH_QUIET = 0.75, 1  # how often the env file is looked at; how long it has to lie still
+WATCH_INTERVAL, WATCH_QUIET = 0.5, 1.25  # how often the env file is looked at; how long it has to lie still
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, discord.py's, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 
@@ -110,7 +112,9 @@ PRIVILEGED_INTENTS = {
     "presences": ("gateway_presence", "Presence Intent"),
 }
 # What stands in the place of a token in this project's files and in others'.
-PLACEHOLDER = re.compile(r"(?i)your|token|here|change|example|paste|insert|secret|^<.*>$|^[x.*-]+$")
+PLACEHOLDER = re.compile(
+    r"(?i)your|paste|insert|placeholder|example|here$|^<.*>$|^\W*(the|bot|discord)?\W*(token|todo|none|change.?me)\d*$|^[x.*-]+$"
+)
 NO_BOTS = f"""\
 There is no bot to run. {{}}
 For each bot, open {PORTAL}, choose your application, then Bot, then Reset Token.
@@ -229,9 +233,9 @@ def read_bot(
         mine = [it for template, it in sources.items() if it.startswith(template.replace("<N>", f"{number}") + " (")]
         warnings.append(f"{', '.join(mine)}: There is no DISCORD_BOT_TOKEN{number}.")
         return None
-    if token.count(".") != 2 and PLACEHOLDER.search(token):
+    if PLACEHOLDER.search(token) and not re.fullmatch(r"[\w-]{20,}\.[\w-]{5,}\.[\w-]{20,}", token):
         problems.append(f"{source}: This is a placeholder. Put the bot's own token there.")
-    elif not all("!" <= character <= "~" for character in token):
+    elif not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
         problems.append(f"{source}: It has a space, or a character that no token has. Copy the token again.")
     elif token.count(".") != 2:
         warnings.append(f"{source}: This does not look like a token. A token has three parts with dots in between.")
@@ -267,8 +271,10 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
         if name not in known:
             meant = nearest(name.upper(), [*known, *(template.replace("<N>", number or "1") for template in SETTINGS)])
             warnings.append(f"{name} ({place}): Nothing reads this variable. Did you mean {meant}?")
-        elif re.search("[\u2018-\u201f\u00ab\u00bb]", text):
+        elif re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
             problems.append(f"{name} ({place}): There are curly quotes. Use straight ones, or none.")
+        elif not text.strip().isprintable():
+            problems.append(f"{name} ({place}): There is a line break or a control character. Is a quote unclosed?")
         elif number and text.strip():
             numbers.add(int(number))
 
@@ -314,6 +320,7 @@ class Source:
 
     def read(self) -> list[BotSettings]:
         """The bots to run. Raises `SettingsError`."""
+        is_first = self._seen is None
         self._seen = self._stamp()
         bots, warnings = read_settings(self.env_file, self._environment)
         for warning in warnings:
@@ -327,8 +334,13 @@ class Source:
             found = {bot.number for bot in bots if low <= bot.number <= high or part in (str(bot.number), bot.name)}
             if not found:
                 there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
-                raise SettingsError(f"--only: There is no bot {part}. These are there: {there}.")
+                missing = f"--only: There is no bot {part}. These are there: {there}."
+                if is_first:
+                    raise SettingsError(missing)
+                log.warning(missing)  # it was removed from the file
             chosen |= found
+        if not chosen:
+            raise SettingsError(f"--only: None of the bots {self._only} is there any more.")
         return [bot for bot in bots if bot.number in chosen]
 
     def _stamp(self) -> object:
@@ -337,13 +349,13 @@ class Source:
             status = os.stat(self.env_file or "")
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
     async def wait_for_change(self) -> None:
         """Wait until the env file has changed and then lies still, because it may be written in pieces."""
         while self._stamp() == self._seen:
             await asyncio.sleep(WATCH_INTERVAL)
-        before, now = None, self._stamp()
+        before, now = self._seen, self._stamp()
         while before != now:
             await asyncio.sleep(WATCH_QUIET)
             before, now = now, self._stamp()
@@ -499,21 +511,29 @@ class Bot(commands.AutoShardedBot):
         for name in self.settings.extensions:
             try:
                 await self.load_extension(name)
-            except ModuleNotFoundError:  # of a.b there is not even a
-                raise commands.ExtensionNotFound(name) from None
+            except commands.ExtensionError:
+                raise
+            except Exception as error:  # discord.py does not expect it of the package that an extension is in
+                if isinstance(error, ModuleNotFoundError) and name.startswith(f"{error.name}."):
+                    raise commands.ExtensionNotFound(name) from None
+                raise commands.ExtensionFailed(name, error) from error
             except SystemExit as error:  # it would end every other bot too
                 raise commands.ExtensionFailed(name, RuntimeError(f"It calls exit({error.code})")) from error
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         await super().before_identify_hook(shard_id, initial=initial)
+        self._look_for_refusal()
+
+    def _look_for_refusal(self) -> None:
         for socket in self._sockets:  # discord.py launches all shards before it looks how the first one fared
             if socket.close_code in FINAL_CLOSE_CODES:
-                raise GivenUp(discord.ConnectionClosed(socket, shard_id=shard_id))
+                raise GivenUp(discord.ConnectionClosed(socket, shard_id=None))
 
     async def _open_socket(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """Connect to the gateway as soon as the bot may. Raises `GivenUp` if that takes long."""
         if options or self.entry is None:  # a voice connection
             return await self._connect_socket(url, **options)
+        self._look_for_refusal()
         lost = sum(socket.closed for socket in self._sockets)
         self._sockets = [socket for socket in self._sockets if not socket.closed]
         if lost and not self.leaving:
@@ -613,7 +633,7 @@ class Backoff:
             self._failures = max(0, self._failures - (time.monotonic() - self._up_since) / FORGIVE_AFTER)
         self._up_since = None
         self.extend(random.uniform(0, min(MAX_DELAY, 2**self._failures)))
-        self._failures += part
+        self._failures = min(self._failures + part, 10)  # 2**10 is more than MAX_DELAY
 
 
 class Entry:
@@ -653,6 +673,9 @@ class Entry:
                 await after.pop().event.wait()
             while not self._stop_asked.done() and await self._attempt():
                 pass
+        except Exception:
+            log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
+            raise
         finally:
             if self.failure and self.failure.final:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
@@ -670,10 +693,12 @@ class Entry:
                 await asyncio.wait({connected, self._stop_asked, bot.gone}, return_when=asyncio.FIRST_COMPLETED)
                 if bot.gone.done():
                     await asyncio.wait({connected}, timeout=CLOSE_TIMEOUT)  # it may have to say why
-                while not connected.done():  # discord.py ignores a cancellation while it reconnects
+                for _ in range(20):  # discord.py ignores a cancellation while it reconnects
                     connected.cancel()
                     await asyncio.wait({connected}, timeout=0.1)
-            if not connected.cancelled():
+                    if connected.done():
+                        break
+            if connected.done() and not connected.cancelled():
                 connected.result()
             return False
         except GivenUp as given_up:
@@ -760,7 +785,10 @@ class Runner:
             after = [
                 it for it in self._replaced if it.settings.number == number or it.settings.bot_id == settings.bot_id
             ]
-            self.entries[number] = Entry(settings, self._block, self._changed.set, after)
+            self.entries[number] = entry = Entry(settings, self._block, self._changed.set, after)
+            for other in after:  # many saves in a row must not be a way around the waiting
+                if other.settings.bot_id == settings.bot_id and not other.needs_person:
+                    entry.backoff = other.backoff
         if any(changes.values()):
             if self._report:
                 self._report.cancel()
@@ -773,6 +801,8 @@ class Runner:
             changes = self.apply(source.read(), start_ended=start_ended)
         except SettingsError as error:
             log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
+        except Exception:
+            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
         else:
             log.info("%s: %s", source.env_file or "the environment", changes or "nothing changed")
 
@@ -818,7 +848,7 @@ async def run(bots: list[BotSettings], source: Source, *, watch: bool) -> int:
     asyncio.get_running_loop().set_task_factory(remember_task)
     runner = Runner()
     stop_asked = asyncio.Event()
-    handle_signals(stop_asked.set, lambda: runner.follow(source, start_ended=True))
+    handle_signals(stop_asked.set, lambda: None if stop_asked.is_set() else runner.follow(source, start_ended=True))
     runner.apply(bots)
 
     async def follow_env_file() -> None:
@@ -1019,7 +1049,13 @@ def main(argv: list[str] | None = None) -> int:
             return asyncio.run(visit(bots, check, f"{'on Discord':<20} {'id':<20} servers  intents"))
         if arguments.sync_commands:
             return asyncio.run(visit(bots, sync_commands, "slash commands"))
-        return asyncio.run(run(bots, source, watch=not arguments.no_watch))
+        with asyncio.Runner() as runner:
+            main_task = runner.get_loop().create_task(run(bots, source, watch=not arguments.no_watch))
+            while True:
+                try:
+                    return runner.get_loop().run_until_complete(main_task)
+                except SystemExit:  # of some task of one bot, and no reason to end the others
+                    log.error("Some code of a bot calls exit(). The bots go on.")
     except Exception:
         log.critical("The program failed. This is a bug.", exc_info=True)
         return EXIT_BUG

@@ -135,6 +135,46 @@ async def test_an_extension_stops_its_bot_alone_if_it(how: str, program: Program
     assert "importlib" not in program.stderr
 
 
+async def test_a_package_that_fails_is_an_extension_that_fails(program: Program, discord: LocalDiscord) -> None:
+    (program.folder / "cogs").mkdir()
+    write(program, "cogs/__init__.py", "raise ValueError('of mine')")
+    program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
+    await program.start()
+    assert await program.end() == 78
+    assert "cogs.music does not load. ValueError: of mine" in program.stderr
+
+
+async def test_exit_in_a_task_or_a_slash_command_ends_no_other_bot(program: Program, discord: LocalDiscord) -> None:
+    code = """
+        import asyncio
+        from discord import app_commands
+
+        async def leave():
+            await asyncio.sleep(0.1)
+            exit()
+
+        @app_commands.command(description="exit")
+        async def leave_too(interaction):
+            exit()
+
+        async def setup(bot):
+            bot.tree.add_command(leave_too)
+            bot.task = asyncio.create_task(leave())
+        """
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    write(program, "leaver.py", code)
+    program.write_env(one, two, extra="DISCORD_BOT_EXTENSIONS1=leaver")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await program.logged("calls exit()")
+    await discord.call(one, "leave_too")
+    await program.logged("calls exit()", times=2)
+    await discord.say("ping")
+    await until(lambda: two.messages)
+    assert await program.stop() == 0
+    assert two.client_closes == [1000]
+
+
 async def test_a_package_that_is_missing_is_an_extension_that_is_missing(
     program: Program, discord: LocalDiscord
 ) -> None:

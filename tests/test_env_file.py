@@ -60,8 +60,17 @@ REFUSED = {
     "x as a placeholder": ("DISCORD_BOT_TOKEN1=xxxxxxx", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "placeholder"]),
     "curly quotes": (f"DISCORD_BOT_TOKEN1=“{TOKEN}”", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "curly quotes"]),
     "a space inside": (f"DISCORD_BOT_TOKEN1={TOKEN[:9]} {TOKEN[9:]}", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "space"]),
-    "a control character inside": (f'DISCORD_BOT_TOKEN1="{TOKEN[:9]}\\t{TOKEN[9:]}"', ["DISCORD_BOT_TOKEN1", "space"]),
+    "a control character inside": (
+        f'DISCORD_BOT_TOKEN1="{TOKEN[:9]}\\t{TOKEN[9:]}"',
+        ["DISCORD_BOT_TOKEN1", "control character"],
+    ),
     "a character that nobody sees": (f"DISCORD_BOT_TOKEN1={TOKEN}\u200b", ["DISCORD_BOT_TOKEN1", "character"]),
+    "a quote that is closed two lines later": (
+        f'DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_NAME1="music\nDISCORD_BOT_TOKEN2={OTHER}\nDISCORD_BOT_NAME2=x"',
+        ["DISCORD_BOT_NAME1 (.env, line 2): ", "quote"],
+    ),
+    "a quote behind it": (f"DISCORD_BOT_TOKEN1={TOKEN}'", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "Copy"]),
+    "a placeholder with dots": ("DISCORD_BOT_TOKEN1=your.token.here", ["DISCORD_BOT_TOKEN1", "placeholder"]),
     "an unclosed quote": (f'\n\nDISCORD_BOT_TOKEN1="{TOKEN}\nOTHER=1', [".env, line 3: ", "quote"]),
     "no equals sign": (f"DISCORD_BOT_TOKEN1: {TOKEN}", [".env, line 1: ", "="]),
     "no equals sign and no value": ("DISCORD_BOT_TOKEN1", [".env, line 1: ", "="]),
@@ -185,12 +194,12 @@ def test_a_warning_is_given_for(what: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_a_token_of_an_unusual_form_is_a_warning(program: Program, discord: LocalDiscord) -> None:
-    program.write_env(discord.add_bot("bot", token="an-odd-looking-one"))
+    program.write_env(discord.add_bot("bot", token="an-odd-looking-token"))
     await program.start()
     await program.logged("ready as bot")
     assert await program.stop() == 0
     assert "three parts" in program.stderr
-    assert "an-odd-looking-one" not in program.stderr
+    assert "an-odd-looking-token" not in program.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import textwrap
 import time
 
 import pytest
@@ -256,6 +257,47 @@ async def test_the_program_ends_when_the_bots_that_came_later_have_ended_too(
     assert not program.ended
     await two.live[0].close(4004)
     assert await program.end() == 78
+
+
+async def test_a_file_that_is_gone_for_a_moment_is_no_alarm(program: Program, discord: LocalDiscord) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    await start(program, one)
+    (program.folder / ".env").unlink()
+    await asyncio.sleep(0.6)
+    program.write_env(one, two)
+    await until(lambda: two.ready)
+    assert untouched(one)
+    assert "keep running" not in program.stderr
+    assert await program.stop() == 0
+
+
+async def test_a_reload_during_a_stop_starts_nothing(program: Program, discord: LocalDiscord) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    code = """
+        import asyncio
+        async def setup(bot):
+            pass
+        async def teardown(bot):
+            await asyncio.sleep(2)
+        """
+    (program.folder / "slow.py").write_text(textwrap.dedent(code))
+    await start(program, one, two, extra="DISCORD_BOT_EXTENSIONS1=slow")
+    program.send()
+    await program.logged("[two] stopped")
+    program.send(signal.SIGHUP)
+    assert await program.end() == 0
+    assert [bot.client_closes for bot in (one, two)] == [[1000], [1000]]
+    program.assert_clean()
+
+
+async def test_a_bot_that_only_names_can_be_removed(program: Program, discord: LocalDiscord) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    await start(program, one, two, arguments=("--only", "1,2"))
+    program.write_env(one)
+    await until(lambda: two.client_closes == [1000])
+    await program.logged("There is no bot 2")
+    assert untouched(one)
+    assert await program.stop() == 0
 
 
 async def test_only_holds_after_a_change(program: Program, discord: LocalDiscord) -> None:
