@@ -81,7 +81,7 @@ MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-WATCH_INTERVAL, WATCH_QUIET = 0.5, 1.25  # how often the env file is looked at; how long it has to lie still
+WATCH_INTERVAL, WATCH_QUIET = 1, 1  # how often the env file is looked at; how long it has to lie still
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, discord.py's, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 

@@ -47,7 +47,7 @@ async def test_a_changed_setting_restarts_that_bot_alone(setting: str, program: 
     two.fail("identify", never_two_sessions(two))
     program.write_env(one, two, extra=f"DISCORD_BOT_{setting}")
     if setting in ("NAME9=x", "PREFIX=!"):  # changes nothing
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(3)
         assert untouched(one, two)
     else:
         await program.logged(".env: restarted two")
@@ -90,7 +90,7 @@ async def test_a_comment_an_order_and_a_name_change_nothing_in_discord(program: 
     await start(program, one, two)
     lines = [f"DISCORD_BOT_TOKEN2={two.token}", "# a comment", f"DISCORD_BOT_TOKEN1={one.token}"]
     (program.folder / ".env").write_text("\n".join([*lines, "DISCORD_BOT_NAME1=first", "DISCORD_BOT_NAME2=two"]))
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(3)
     assert untouched(one, two)
     await faults.ask_to_reconnect()(one.live[0])
     await program.logged("[first] ")
@@ -201,7 +201,7 @@ async def test_the_process_environment_still_wins(program: Program, discord: Loc
     program.environment["DISCORD_BOT_TOKEN1"] = one.token
     await start(program, one)
     program.write_env(two)
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(3)
     assert untouched(one)
     assert not two.requests
     assert await program.stop() == 0
