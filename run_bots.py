@@ -113,7 +113,7 @@ PRIVILEGED_INTENTS = {
 }
 # What stands in the place of a token in this project's files and in others'.
 PLACEHOLDER = re.compile(
-    r"(?i)your|paste|insert|placeholder|example|here$|^<.*>$|^\W*(the|bot|discord)?\W*(token|todo|none|change.?me)\d*$|^[x.*-]+$"
+    r"(?i)your|paste|insert|placeholder|example|here$|^<.*>$|^\W*(the|bot|discord)?\W*(token|todo|none|change.?me)$|^[x.*-]+$"
 )
 NO_BOTS = f"""\
 There is no bot to run. {{}}
