@@ -148,13 +148,15 @@ class BotSettings:
         return decoded if decoded.isdecimal() else self.token
 
 
-def read_env_file(path: Path, problems: list[str]) -> dict[str, tuple[str, str]]:
-    """For each variable of an env file its value, and its place: file and line. Adds what is wrong to `problems`.
+def read_env_file(path: Path, problems: list[str], warnings: list[str]) -> dict[str, tuple[str, str]]:
+    """For each variable of an env file its value, and its place: file and line. Adds what is wrong or odd to the lists.
 
     Raises `SettingsError` if the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read()
+            readable_by_others = os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o004
         # PowerShell's > writes UTF-16, Notepad a byte order mark.
         utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16" if utf_16 else "utf-8-sig").replace("\r\n", "\n")
@@ -164,6 +166,8 @@ def read_env_file(path: Path, problems: list[str]) -> dict[str, tuple[str, str]]
         text = "\0"
     if "\0" in text:
         raise SettingsError(f"{path} is not a text file. Save it as plain text, in UTF-8.")
+    if readable_by_others:
+        warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
     values: dict[str, tuple[str, str]] = {}
     for binding in parse_stream(io.StringIO(text)):
         original = binding.original.string
@@ -259,7 +263,7 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
     """
     problems: list[str] = []
     warnings: list[str] = []
-    from_file = read_env_file(path, problems) if path else {}
+    from_file = read_env_file(path, problems, warnings) if path else {}
     values = from_file | {name: (text, "the environment") for name, text in environment.items()}
     numbers: set[int] = set()
     for name, (text, place) in values.items():
@@ -288,8 +292,6 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
                 here, there = (it.sources[f"DISCORD_BOT_{template}<N>"] for it in (bot, other))
                 what = "It is for the same bot as" if template == "TOKEN" else f"The name {key} is also that of"
                 problems.append(f"{here}: {what} {there}. Every bot needs its own {template.lower()}.")
-    if path and os.name == "posix" and path.is_file() and path.stat().st_mode & 0o004:
-        warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
     if not bots and not problems:
         looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
         problems = [*warnings, NO_BOTS.format(looked)]
@@ -643,7 +645,7 @@ class Entry:
     """
 
     def __init__(
-        self, settings: BotSettings, block: Backoff, changed: Callable[[], None], after: "Iterable[Entry]" = ()
+        self, settings: BotSettings, block: Backoff, changed: Callable[[], None], after: "list[Entry]"
     ) -> None:
         self.settings = settings
         self.event = asyncio.Event()
@@ -654,7 +656,7 @@ class Entry:
         self._ask_shards = False
         self._changed = changed
         self._stop_asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(self._run(list(after)))
+        self.task = asyncio.create_task(self._run(after.copy()))
 
     @property
     def needs_person(self) -> bool:
@@ -825,14 +827,15 @@ class Runner:
                     why = f": {entry.failure.text}" if entry.failure else ""
                     log.warning("%s is %s%s", entry.settings.name, entry.state, why)
 
+    @property
+    def running(self) -> list[Entry]:
+        """The entries that have not ended."""
+        return [entry for entry in (*self.entries.values(), *self._replaced) if not entry.event.is_set()]
+
     async def wait_for_end(self) -> None:
         """Wait for the event of every entry, also of those that come later."""
-        running = True
-        while running:
-            entries = [*self.entries.values(), *self._replaced]
-            for entry in entries:
-                await entry.event.wait()
-            running = entries != [*self.entries.values(), *self._replaced]
+        while self.running:
+            await self.running[0].event.wait()
 
     async def close(self) -> None:
         """Stop every bot."""

@@ -63,14 +63,14 @@ class Program:
         mark = "    @commands.Cog.listener()\n"
         self.change_script(mark, textwrap.indent(textwrap.dedent(code), "    ") + "\n" + mark)
 
+    def command(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> list[str]:
+        """The command that runs the script, pointed at the local Discord if there is one."""
+        redirect = [] if self.discord is None else ["-m", "tests.local_discord.redirect", self.discord.url]
+        return [python, *options, *redirect, str(self.script), *arguments]
+
     async def start(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> Program:
-        command = [python, *options]
-        if self.discord is not None:
-            command += ["-m", "tests.local_discord.redirect", self.discord.url]
         self.process = await asyncio.create_subprocess_exec(
-            *command,
-            str(self.script),
-            *arguments,
+            *self.command(*arguments, python=python, options=options),
             cwd=self.folder,
             env=self.environment,
             stdin=asyncio.subprocess.DEVNULL,

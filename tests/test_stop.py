@@ -336,9 +336,8 @@ time.sleep(60)
 async def test_closing_the_terminal_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
-    command = [sys.executable, "-m", "tests.local_discord.redirect", discord.url, str(program.script)]
     window = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WINDOW, *command, cwd=program.folder, env=program.environment
+        sys.executable, "-c", WINDOW, *program.command(), cwd=program.folder, env=program.environment
     )
     await until(lambda: bot.ready)
     window.kill()

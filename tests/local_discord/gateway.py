@@ -159,7 +159,6 @@ class Connection:
             return await self.close(BAD_TOKEN)
         shard = tuple(data["shard"]) if "shard" in data else None
         intents = data["intents"]
-        account.connections.append(time.monotonic())
         account.identifies.append(Identify(time.monotonic(), shard, intents))
         self.session = Session(account, shard, intents)
         if await self.fault("identify"):
@@ -205,7 +204,6 @@ class Connection:
         account = self.discord.accounts.get(data["token"])
         if account is None or account.token_reset:
             return await self.close(BAD_TOKEN)
-        account.connections.append(time.monotonic())
         account.resumes.append(time.monotonic())
         session = account.sessions.get(data["session_id"])
         self.session = session

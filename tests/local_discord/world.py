@@ -168,7 +168,6 @@ class Account(Faults):
     token_reset: bool = False  # the token is refused from now on
 
     requests: list[str] = field(default_factory=list)
-    connections: list[float] = field(default_factory=list)
     identifies: list[Identify] = field(default_factory=list)
     resumes: list[float] = field(default_factory=list)
     client_closes: list[int | None] = field(default_factory=list)  # how the bot ended each of its connections
