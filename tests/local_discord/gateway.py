@@ -40,7 +40,7 @@ class Session:
         self.is_ready = False
 
     def has_guild(self, guild_id: int) -> bool:
-        """Whether events of this server go to this shard."""
+        """Whether events of this server (0: direct messages) go to this shard."""
         return self.shard is None or (guild_id >> 22) % self.shard[1] == self.shard[0]
 
     async def dispatch(self, event: str, data: Any) -> None:
@@ -242,10 +242,15 @@ class Connection:
                 return True
         return False
 
-    def hears(self, guild_id: int | None) -> bool:
-        """Whether this connection gets messages of that server (None: direct messages)."""
-        assert self.session is not None
-        if guild_id is None:
-            return bool(self.session.intents & INTENTS["direct_messages"])
-        known = any(guild.id == guild_id for guild in self.session.account.guilds)
-        return known and self.session.has_guild(guild_id) and bool(self.session.intents & INTENTS["guild_messages"])
+    def hears(self, event: str, channel_id: int) -> bool:
+        """Whether this connection gets such an event of that channel."""
+        session = self.session
+        if session is None or session.connection is not self:
+            return False
+        kind = "message_reactions" if "REACTION" in event else "messages"
+        if channel_id in self.discord.direct:
+            account, _ = self.discord.direct[channel_id]
+            known = account is session.account and session.has_guild(0)
+            return known and bool(session.intents & INTENTS[f"direct_{kind}"])
+        guild = next((guild for guild in session.account.guilds if guild.channel_id == channel_id), None)
+        return guild is not None and session.has_guild(guild.id) and bool(session.intents & INTENTS[f"guild_{kind}"])

@@ -17,7 +17,9 @@ INTENTS = {
     "members": 1 << 1,
     "presences": 1 << 8,
     "guild_messages": 1 << 9,
+    "guild_message_reactions": 1 << 10,
     "direct_messages": 1 << 12,
+    "direct_message_reactions": 1 << 13,
     "message_content": 1 << 15,
 }
 KNOWN_INTENTS = sum(1 << bit for bit in (*range(17), 20, 21, 24, 25))
@@ -28,6 +30,7 @@ PRIVILEGED_FLAGS = {
     "members": 1 << 14 | 1 << 15,
     "message_content": 1 << 18 | 1 << 19,
 }
+EVERYONE = "2248473465835073"  # the permissions that everyone has in a new server
 
 
 def snowflake() -> int:
@@ -85,31 +88,53 @@ class User:
             "public_flags": 0,
         }
 
+    @property
+    def mention(self) -> str:
+        return f"<@{self.id}>"
+
 
 @dataclass
 class Guild:
     """A server with one text channel; its members are known to the accounts that are in it."""
 
     name: str
+    owner: User = field(default_factory=lambda: User("owner"))
     id: int = field(default_factory=snowflake)
     channel_id: int = field(default_factory=snowflake)
 
+    def channel(self) -> dict[str, Any]:
+        """The text channel."""
+        return {
+            "id": str(self.channel_id),
+            "guild_id": str(self.id),
+            "name": "general",
+            "type": 0,
+            "position": 0,
+            "parent_id": None,
+            "permission_overwrites": [],
+            "topic": None,
+            "nsfw": False,
+            "last_message_id": None,
+        }
+
+    def permissions(self, user: User) -> str:
+        """What this person may do: the owner everything, the others what everyone may."""
+        return str((1 << 53) - 1) if user == self.owner else EVERYONE
+
     def payload(self, members: list[User]) -> dict[str, Any]:
         """What GUILD_CREATE carries."""
-        everyone = {"id": str(self.id), "name": "@everyone", "permissions": "2248473465835073", "position": 0}
+        everyone = {"id": str(self.id), "name": "@everyone", "permissions": EVERYONE, "position": 0}
         everyone |= {"color": 0, "hoist": False, "managed": False, "mentionable": False, "flags": 0}
-        channel = {"id": str(self.channel_id), "name": "general", "type": 0, "position": 0, "parent_id": None}
-        channel |= {"permission_overwrites": [], "topic": None, "nsfw": False, "last_message_id": None}
         return {
             "id": str(self.id),
             "name": self.name,
-            "owner_id": "1",
+            "owner_id": str(self.owner.id),
             "unavailable": False,
             "member_count": len(members),
             "large": False,
             "joined_at": "2024-01-01T00:00:00.000000+00:00",
             "roles": [everyone],
-            "channels": [channel],
+            "channels": [self.channel()],
             "members": [member_payload(user) for user in members],
             "emojis": [],
             "stickers": [],
@@ -146,6 +171,12 @@ def member_payload(user: User) -> dict[str, Any]:
     }
 
 
+def emoji_payload(emoji: str) -> dict[str, Any]:
+    """An emoji object: a character, or `name:id` of a server's own."""
+    name, _, emoji_id = emoji.partition(":")
+    return {"name": name, "id": emoji_id or None}
+
+
 @dataclass
 class Identify:
     """An IDENTIFY as it came in."""
@@ -162,6 +193,7 @@ class Account(Faults):
     user: User = field(default_factory=lambda: User("bot", bot=True))
     token: str = ""
     guilds: list[Guild] = field(default_factory=list)
+    owner: User = field(default_factory=lambda: User("owner"))
     privileged: set[str] = field(default_factory=lambda: {"message_content"})
     shards: int = 1  # what /gateway/bot recommends
     sharding_required: bool = False  # an IDENTIFY with fewer shards is closed with 4011
@@ -211,7 +243,7 @@ class Account(Faults):
             "bot_public": True,
             "bot_require_code_grant": False,
             "verify_key": "0" * 64,
-            "owner": User("owner", 2).payload(),
+            "owner": self.owner.payload(),
             "team": None,
             "flags": flags,
             "approximate_guild_count": len(self.guilds),
