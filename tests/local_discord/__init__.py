@@ -19,7 +19,7 @@ from aiohttp import web
 
 from . import faults
 from .gateway import Connection
-from .interactions import COMMAND, COMPONENT, EPHEMERAL, LOADING, Interaction
+from .interactions import COMMAND, COMPONENT, EPHEMERAL, FILE_SIZE_LIMIT, LOADING, Interaction
 from .rest import Rest
 from .world import EVERYONE, INTENTS, Account, Faults, Guild, User, emoji_payload, member_payload, snowflake
 
@@ -63,7 +63,7 @@ class LocalDiscord(Faults):
 
     async def start(self) -> None:
         """Listen; again on the same port after a stop."""
-        app = web.Application()
+        app = web.Application(client_max_size=FILE_SIZE_LIMIT)
         Rest(self).add_routes(app)
         app.router.add_get("/", self._gateway)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -155,7 +155,7 @@ class LocalDiscord(Faults):
             _, person = self.direct[channel_id]
             return {"id": str(channel_id), "type": 1, "recipients": [person.payload()], "last_message_id": None}
         guild = self.guild_of(channel_id)
-        return guild and guild.channel()
+        return None if guild is None else guild.channel()
 
     async def publish(self, event: str, data: dict[str, Any], actor: User, nonce: Any = None) -> None:
         """Send an event of a channel to every bot that hears it. `on_event` gets it too, with whoever did it."""
@@ -306,18 +306,20 @@ class LocalDiscord(Faults):
     ) -> Interaction:
         """A person calls a bot's slash command."""
         known = next((it for it in account.commands if it["name"] == command), {"id": str(snowflake())})
-        data = {"id": known["id"], "name": command, "type": 1, "options": options or []}
-        data["resolved"] = self._resolved(data["options"])
+        options = options or []
+        data = {"id": known["id"], "name": command, "type": 1, "options": options, "resolved": self._resolved(options)}
         if "guild_id" in known:
             data["guild_id"] = known["guild_id"]
         channel_id = channel_id or self.guild.channel_id
         return await self._interact(Interaction(account, author or self.people[0], channel_id, COMMAND, data))
 
-    async def click(self, message: dict[str, Any], component: dict[str, Any], values: list[str], author: User) -> None:
+    async def click(
+        self, message: dict[str, Any], component: dict[str, Any], values: list[str], author: User
+    ) -> Interaction:
         """A person presses a button under a message, or chooses from a menu."""
         account = next(it for it in self.accounts.values() if str(it.user.id) == message["author"]["id"])
         data = {"custom_id": component["custom_id"], "component_type": component["type"], "values": values}
-        await self._interact(Interaction(account, author, int(message["channel_id"]), COMPONENT, data, message))
+        return await self._interact(Interaction(account, author, int(message["channel_id"]), COMPONENT, data, message))
 
     def _resolved(self, options: list[dict[str, Any]]) -> dict[str, Any]:
         """The users and channels that the options name, by their ids."""

@@ -12,6 +12,7 @@ COMMAND, COMPONENT = 2, 3  # the types of an interaction
 # What a bot may answer.
 MESSAGE, DEFERRED_MESSAGE, DEFERRED_UPDATE, UPDATE, FORM = 4, 5, 6, 7, 9
 EPHEMERAL, LOADING = 1 << 6, 1 << 7  # flags of a message: only one person sees it; the answer is still to come
+FILE_SIZE_LIMIT = 10 * 1024 * 1024  # bytes
 ANSWER_TIMEOUT = 3  # seconds; after that Discord tells the person that the application did not respond
 
 
@@ -51,7 +52,7 @@ class Interaction:
             "locale": "en-US",
             "entitlements": [],
             "authorizing_integration_owners": {},
-            "attachment_size_limit": 10_485_760,
+            "attachment_size_limit": FILE_SIZE_LIMIT,
         }
         return payload if self.message is None else payload | {"message": self.message}
 

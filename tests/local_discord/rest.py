@@ -58,14 +58,13 @@ async def read_body(request: web.Request) -> tuple[dict[str, Any], list[dict[str
         return await request.json(), []
     body: dict[str, Any] = {}
     files = []
-    async for part in await request.multipart():
-        data = await part.read()
-        if part.name == "payload_json":
-            body = json.loads(data)
-        else:
+    for part in (await request.post()).values():
+        if isinstance(part, web.FileField):
             where = f"http://localhost/{part.filename}"
-            size = {"size": len(data), "url": where, "proxy_url": where}
+            size = {"size": len(part.file.read()), "url": where, "proxy_url": where}
             files.append({"id": str(snowflake()), "filename": part.filename, **size})
+        else:
+            body = json.loads(part)  # payload_json
     return body, files
 
 
