@@ -100,7 +100,7 @@ class Playground:
         self.stop_asked = asyncio.Event()
         self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._prompt = ""  # the one that stands at the bottom now
-        self._busy: dict[str, float] = {}  # by who may still answer: until when
+        self._busy: dict[str, float] = {}  # by who does something: until when more may come of it
         self._waiting: set[asyncio.Task[None]] = set()
         discord.on_event = self.on_event
 
@@ -175,7 +175,7 @@ class Playground:
     async def _do(self, line: str) -> None:
         if not line:
             return
-        self._busy = {"": time.monotonic() + FIRST_ANSWER}
+        self._busy = {}
         if self.partner and not line.startswith("--"):
             self._check_ready(self.partner)
         word, _, rest = line.partition(" ")
@@ -346,6 +346,7 @@ class Playground:
     def on_event(self, event: str, data: dict[str, Any], actor: User) -> None:
         """Show what a bot does, and what the person's own commands did."""
         if not actor.bot:
+            self._busy[actor.name] = time.monotonic() + FIRST_ANSWER
             if event != "MESSAGE_CREATE":  # the person has just typed it
                 self.tell(self._line(event, data, actor))
             return
