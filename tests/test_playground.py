@@ -79,6 +79,14 @@ from discord import app_commands
 from discord.ext import commands
 
 
+class About(discord.ui.Modal, title="About you"):
+    name = discord.ui.TextInput(label="Name")
+    town = discord.ui.Label(text="Town", component=discord.ui.TextInput())
+
+    async def on_submit(self, interaction):
+        await interaction.response.send_message(f"{self.name.value} of {self.town.component.value}")
+
+
 class Slash(commands.Cog):
     group = app_commands.Group(name="set", description="Set something")
 
@@ -110,6 +118,10 @@ class Slash(commands.Cog):
     @app_commands.command(description="No answer")
     async def silence(self, interaction):
         pass
+
+    @app_commands.command(description="A form")
+    async def form(self, interaction):
+        await interaction.response.send_modal(About())
 
     @group.command(description="Set the volume")
     async def volume(self, interaction, level: int):
@@ -253,6 +265,9 @@ def test_slash_commands_are_called_with_their_options(tmp_path: Path) -> None:
         "@music /set volume level:3",
         "/secret",
         "/think",
+        "/form",
+        "--fill Alex",
+        "--fill Alex | Rome",
         "/silence",
         "/mix text:a count:10",
         "/mix text:a",
@@ -266,7 +281,10 @@ def test_slash_commands_are_called_with_their_options(tmp_path: Path) -> None:
         "music is thinking …",
         "music: thought",
         "music edits: thought again",
+        "music: Alex of Rome",
     ]
+    assert "music opens a form: About you. Type: --fill Name | Town" in stderr
+    assert "The form has 2 fields." in stderr
     assert "music has not answered /silence within 3 seconds." in stderr
     usage = "/mix text:<text> count:<whole number> [share:<number>] [loud:<true or false>]"
     assert f'count is "10": it must be 9 or less. Type: {usage}' in stderr
@@ -315,6 +333,6 @@ def test_help_says_the_same_inside_and_outside(tmp_path: Path) -> None:
     _, inside = type_in(tmp_path, "--help")
     done = subprocess.run([*COMMAND, "--help"], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=30)
     for name, (argument, text) in COMMANDS.items():
-        line = re.compile(rf"^  {name} {argument} +{re.escape(text)}$".replace("  +", " +"), re.MULTILINE)
+        line = re.compile(rf"^  {name} {re.escape(argument)} +{re.escape(text)}$".replace("  +", " +"), re.MULTILINE)
         assert line.search(inside)
         assert line.search(done.stdout)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import ssl
 from collections.abc import Callable
@@ -19,7 +20,17 @@ from aiohttp import web
 
 from . import faults
 from .gateway import Connection
-from .interactions import COMMAND, COMPONENT, EPHEMERAL, FILE_SIZE_LIMIT, LOADING, Interaction
+from .interactions import (
+    COMMAND,
+    COMPONENT,
+    EPHEMERAL,
+    FILE_SIZE_LIMIT,
+    LOADING,
+    SUBMITTED_FORM,
+    TEXT_INPUT,
+    Interaction,
+    parts_of,
+)
 from .rest import Rest
 from .world import EVERYONE, INTENTS, Account, Faults, Guild, User, emoji_payload, member_payload, snowflake
 
@@ -320,6 +331,17 @@ class LocalDiscord(Faults):
         account = next(it for it in self.accounts.values() if str(it.user.id) == message["author"]["id"])
         data = {"custom_id": component["custom_id"], "component_type": component["type"], "values": values}
         return await self._interact(Interaction(account, author, int(message["channel_id"]), COMPONENT, data, message))
+
+    async def submit(
+        self, account: Account, form: dict[str, Any], values: dict[str, str], author: User, channel_id: int
+    ) -> Interaction:
+        """A person fills in a form. The values are by the `custom_id` of its text inputs."""
+        components = copy.deepcopy(form["components"])
+        for component in parts_of(components):
+            if component["type"] == TEXT_INPUT:
+                component["value"] = values[component["custom_id"]]
+        data = {"custom_id": form["custom_id"], "components": components}
+        return await self._interact(Interaction(account, author, channel_id, SUBMITTED_FORM, data))
 
     def _resolved(self, options: list[dict[str, Any]]) -> dict[str, Any]:
         """The users and channels that the options name, by their ids."""

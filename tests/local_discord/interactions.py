@@ -1,19 +1,29 @@
-"""Slash commands that are called, buttons that are pressed: https://docs.discord.com/developers/interactions/overview"""
+"""Slash commands, buttons and forms in use: https://docs.discord.com/developers/interactions/overview"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .world import Account, User, snowflake
 
-COMMAND, COMPONENT = 2, 3  # the types of an interaction
+COMMAND, COMPONENT, SUBMITTED_FORM = 2, 3, 5  # the types of an interaction
 # What a bot may answer.
 MESSAGE, DEFERRED_MESSAGE, DEFERRED_UPDATE, UPDATE, FORM = 4, 5, 6, 7, 9
 EPHEMERAL, LOADING = 1 << 6, 1 << 7  # flags of a message: only one person sees it; the answer is still to come
 FILE_SIZE_LIMIT = 10 * 1024 * 1024  # bytes
+BUTTON, STRING_SELECT, TEXT_INPUT, TEXT_DISPLAY, LABEL = 2, 3, 4, 10, 18  # types of components
 ANSWER_TIMEOUT = 3  # seconds; after that Discord tells the person that the application did not respond
+
+
+def parts_of(components: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """All the components of a message or a form, also those in rows, sections, containers and labels."""
+    for component in components:
+        yield component
+        single = [component[name] for name in ("accessory", "component") if component.get(name)]
+        yield from parts_of([*component.get("components", []), *single])
 
 
 @dataclass

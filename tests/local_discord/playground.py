@@ -10,12 +10,21 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from . import Account, Interaction, LocalDiscord, User
 from .bots import Bots
-from .interactions import ANSWER_TIMEOUT, EPHEMERAL, LOADING
+from .interactions import (
+    ANSWER_TIMEOUT,
+    BUTTON,
+    EPHEMERAL,
+    LABEL,
+    LOADING,
+    STRING_SELECT,
+    TEXT_DISPLAY,
+    TEXT_INPUT,
+    parts_of,
+)
 from .slash import Unclear, parse, slash_commands, usages
 
 try:
@@ -26,12 +35,13 @@ except ModuleNotFoundError:  # Windows
 # By its first word: what comes after it, and what it does.
 COMMANDS = {
     "--help": ("", "show this"),
-    "--as": ("NAME", "write as this person from now on; a new name is a new person"),
+    "--as": ("NAME", "write as this person from now on; a new name joins the server"),
     "--dm": ("BOT", "write direct messages to this bot from now on"),
     "--channel": ("", "write in #general again"),
     "--reply": ("TEXT", "reply to the last message of a bot"),
     "--react": ("EMOJI", "react to the last message of a bot; once more takes it away"),
     "--click": ("LABEL", "press this button, or choose this from a menu"),
+    "--fill": ("A | B | C", "fill in the form that a bot has opened, from top to bottom"),
     "--edit": ("TEXT", "change your last message"),
     "--delete": ("", "delete your last message"),
     "--restart": ("", "start run_bots.py again; a saved .py file or .env does it too"),
@@ -50,15 +60,7 @@ HELP = "\n".join(
 HINT = "Each line that you type is a message to the bots, for example: ping. More: --help. To end: quit, or Ctrl-C."
 # Seconds that answers may take: the first one to a message, one after another, and one that the bot has announced.
 FIRST_ANSWER, QUIET, ANNOUNCED = 1.0, 0.5, 10.0
-ACTION_ROW, BUTTON, STRING_SELECT, TEXT_DISPLAY = 1, 2, 3, 10  # types of components
-LINK = 5  # a style of buttons
-
-
-def parts_of(components: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """All the components of a message, also those in rows, sections and containers."""
-    for component in components:
-        yield component
-        yield from parts_of([*component.get("components", []), *filter(None, [component.get("accessory")])])
+LINK = 5  # the style of a button that opens a web page
 
 
 def short(text: str, length: int) -> str:
@@ -101,6 +103,7 @@ class Playground:
         self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._prompt = ""  # the one that stands at the bottom now
         self._busy: dict[str, float] = {}  # by who does something: until when more may come of it
+        self._form: dict[str, Any] | None = None  # the one that is open
         self._waiting: set[asyncio.Task[None]] = set()
         discord.on_event = self.on_event
 
@@ -237,6 +240,30 @@ class Playground:
                 return
         raise Unclear(f"There is no button [{label}] that can be pressed here, and no menu with it.")
 
+    async def _do_fill(self, text: str) -> None:
+        if self._form is None:
+            raise Unclear("No form is open.")
+        labels = self._inputs(self._form)
+        values = [value.strip() for value in text.split("|")]
+        if len(values) != len(labels):
+            raise Unclear(f"The form has {len(labels)} fields. Type: --fill {' | '.join(labels)}")
+        form, self._form = self._form, None
+        answers = dict(zip(labels.values(), values, strict=True))
+        bot = self._find_bot(form["bot"])
+        self._expect_answer(await self.discord.submit(bot, form, answers, self.me, self.channel_id), "the form")
+
+    @staticmethod
+    def _inputs(form: dict[str, Any]) -> dict[str, str]:
+        """The text inputs of a form: for the label of each its id."""
+        inputs = {}
+        label = ""
+        for component in parts_of(form["components"]):
+            if component["type"] == LABEL:
+                label = component["label"]
+            elif component["type"] == TEXT_INPUT:
+                inputs[component.get("label") or label] = component["custom_id"]
+        return inputs
+
     async def _do_edit(self, text: str) -> None:
         await self.discord.edit(self._last_of_mine(), self.me, {"content": self._with_mentions(text)})
 
@@ -353,7 +380,8 @@ class Playground:
         announced = event == "TYPING_START" or (event == "MESSAGE_CREATE" and bool(data["flags"] & LOADING))
         self._busy[actor.name] = time.monotonic() + (ANNOUNCED if announced else QUIET)
         if event == "FORM":
-            self.tell(f'{actor.name} opens the form "{data["title"]}". Forms work only on the real Discord.')
+            self._form = data | {"bot": actor.name}
+            self.tell(f"{actor.name} opens a form: {data['title']}. Type: --fill {' | '.join(self._inputs(data))}")
         elif event == "NOT_FOUND":
             what = f"{actor.name} asks Discord for {data['request']}. The playground does not have that."
             self.tell(f"{what} The bot gets a 404. It works only on the real Discord.")
