@@ -56,6 +56,14 @@ class Tour(commands.Cog):
     async def ban(self, ctx, who: discord.Member):
         await who.ban()
 
+    @commands.command()
+    async def talk(self, ctx):
+        await ctx.send("a" * 2001)
+
+    @commands.command()
+    async def clear(self, ctx):
+        await ctx.channel.purge(limit=2)
+
     @commands.Cog.listener()
     async def on_reaction_add(self, reaction, user):
         if not user.bot:
@@ -225,7 +233,7 @@ def test_a_fresh_copy_of_the_example_env_file_runs(tmp_path: Path) -> None:
 
 def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_messages(tmp_path: Path) -> None:
     write_tour(tmp_path, TEXT_COMMANDS)
-    stdout, stderr = type_in(tmp_path, "!hello @sam", "!show", "--as Zoe", "@Music whisper", "!whisper", "!ban @Sam")
+    stdout, stderr = type_in(tmp_path, "!hello @sam", "!show", "--as Zoe", "!whisper", "!ban @Sam", "!talk", "!clear")
     assert stdout == [
         "music → Alex: Hello @Sam!",
         "music edits: Goodbye.",
@@ -233,7 +241,9 @@ def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_mess
         'music reacts 👍 to Alex\'s "!hello @Sam"',
         "music: [embed: Weather — Sunny; Wind: 3 km/h] [file: cat.png, 4 bytes]",
         "music (direct message to Zoe): psst, Zoe",
+        "music deletes 2 messages",
     ]
+    assert "In content: Must be 2000 or fewer in length." in stderr
     assert "music asks Discord for PUT /guilds/" in stderr
 
 

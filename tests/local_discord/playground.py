@@ -28,7 +28,7 @@ from .interactions import (
 from .slash import Unclear, parse, slash_commands, usages
 
 try:
-    import readline  # input() then has arrow keys and a history
+    import readline  # input() then has the arrow keys, a history, and Tab
 except ModuleNotFoundError:  # Windows
     readline = None  # type: ignore[assignment]
 
@@ -56,6 +56,7 @@ HELP = "\n".join(
     ["what you can type:"]
     + [f"  {what:<18}{text}" for what, text in EXAMPLES.items()]
     + [f"  {f'{name} {argument}':<18}{text}" for name, (argument, text) in COMMANDS.items()]
+    + ["Slash commands are there at once. On the real Discord, upload them first: run_bots.py --sync-commands"]
 )
 HINT = "Each line that you type is a message to the bots, for example: ping. More: --help. To end: quit, or Ctrl-C."
 # Seconds that answers may take: the first one to a message, one after another, and one that the bot has announced.
@@ -106,6 +107,10 @@ class Playground:
         self._form: dict[str, Any] | None = None  # the one that is open
         self._waiting: set[asyncio.Task[None]] = set()
         discord.on_event = self.on_event
+        if readline:
+            readline.set_completer(self._complete)
+            readline.set_completer_delims(" :")
+            readline.parse_and_bind("tab: complete")
 
     # --- lines in and out
 
@@ -145,6 +150,12 @@ class Playground:
                         break
                     loop.call_soon_threadsafe(lines.put_nowait, line.strip())
             loop.call_soon_threadsafe(lines.put_nowait, "quit")
+
+    def _complete(self, start: str, index: int) -> str | None:
+        """What the Tab key makes of the start of a word: the next of all that fit."""
+        slash = [it["name"] for bot in self.bots.accounts.values() for it in slash_commands(bot.commands)]
+        words = [*COMMANDS, *(f"/{name}" for name in slash), *(f"@{user.name}" for user in self.discord.users)]
+        return [*(f"{word} " for word in words if word.startswith(start)), None][index]
 
     def show(self, text: str, file: Any = None) -> None:
         """Print a line; on a terminal above the prompt and what is typed there."""
