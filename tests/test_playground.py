@@ -184,13 +184,17 @@ def test_ctrl_c_ends_it_quietly_in_a_terminal_and_leaves_the_terminal_as_it_was(
     before = termios.tcgetattr(terminal)
     with subprocess.Popen(COMMAND, cwd=SCRIPT.parent, stdin=inside, stdout=inside, stderr=inside) as process:
         output = b""
-        while b"Alex> " not in output:
-            output += os.read(terminal, 4096)
-        os.write(terminal, b"ping\n")
-        while output.count(b"pong") < 3:
-            output += os.read(terminal, 4096)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            while b"Alex> " not in output:
+                output += os.read(terminal, 4096)
+            os.write(terminal, b"ping\n")
+            while output.count(b"pong") < 3:
+                output += os.read(terminal, 4096)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            print(output.decode())
     os.set_blocking(terminal, False)
     output += os.read(terminal, 65536)
     assert termios.tcgetattr(terminal) == before

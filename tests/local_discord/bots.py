@@ -135,7 +135,7 @@ class Bots:
         assert process.stdout is not None
         async for data in process.stdout:
             line = data.decode(errors="replace").rstrip()
-            if SETTLED.search(line) and not self.settled.is_set():
+            if SETTLED.search(line):  # once more when those that had to try again have settled
                 self._report()
                 self.settled.set()
             elif self.settled.is_set() or not COMING_UP.search(line):
