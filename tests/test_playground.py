@@ -38,6 +38,7 @@ class Tour(commands.Cog):
         await reply.edit(content="Goodbye.")
         await reply.delete()
         await ctx.message.add_reaction("👍")
+        await ctx.message.clear_reactions()
 
     @commands.command()
     async def show(self, ctx):
@@ -243,6 +244,7 @@ def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_mess
         "music edits: Goodbye.",
         'music deletes music\'s "Goodbye."',
         'music reacts 👍 to Alex\'s "!hello @Sam"',
+        'music takes all reactions away from Alex\'s "!hello @Sam"',
         "music: [embed: Weather — Sunny; Wind: 3 km/h] [file: cat.png, 4 bytes]",
         "music (direct message to Zoe): psst, Zoe",
         "music deletes 2 messages",

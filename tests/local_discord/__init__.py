@@ -304,6 +304,12 @@ class LocalDiscord(Faults):
                 data["member"] = member_payload(user)
         await self.publish(f"MESSAGE_REACTION_{'REMOVE' if take_away else 'ADD'}", data, user)
 
+    async def clear_reactions(self, message: dict[str, Any], user: User) -> None:
+        """Take every reaction away from a message."""
+        self.reactions.pop(message["id"], None)
+        place = {key: message[key] for key in ("channel_id", "guild_id") if key in message}
+        await self.publish("MESSAGE_REACTION_REMOVE_ALL", place | {"message_id": message["id"]}, user)
+
     # --- slash commands and buttons
 
     async def call(

@@ -409,7 +409,10 @@ class Playground:
             return f"{actor.name} deletes {self._quote(data['id'])}"
         if event == "MESSAGE_DELETE_BULK":
             return f"{actor.name} deletes {len(data['ids'])} messages"
-        emoji, message = data["emoji"]["name"], self._quote(data["message_id"])
+        message = self._quote(data["message_id"])
+        if event == "MESSAGE_REACTION_REMOVE_ALL":
+            return f"{actor.name} takes all reactions away from {message}"
+        emoji = data["emoji"]["name"]
         if event == "MESSAGE_REACTION_ADD":
             return f"{actor.name} reacts {emoji} to {message}"
         return f"{actor.name} takes {emoji} away from {message}"

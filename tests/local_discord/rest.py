@@ -97,6 +97,7 @@ class Rest:
             ("GET", reaction, self.reacted),
             ("PUT", f"{reaction}/@me", self.react),
             ("DELETE", f"{reaction}/{{user}}", self.take_reaction_away),
+            ("DELETE", f"{message}/reactions", self.clear_reactions),
             ("GET", commands, self.get_commands),
             ("PUT", commands, self.put_commands),
             ("GET", guild_commands, self.get_commands),
@@ -277,6 +278,10 @@ class Rest:
     async def take_reaction_away(self, request: web.Request, account: Account) -> web.Response:
         user = account.user if request.match_info["user"] == "@me" else self._find_user(request)
         await self.discord.react(self._find_message(request), request.match_info["emoji"], user, take_away=True)
+        return web.Response(status=204, headers=bucket("reactions"))
+
+    async def clear_reactions(self, request: web.Request, account: Account) -> web.Response:
+        await self.discord.clear_reactions(self._find_message(request), account.user)
         return web.Response(status=204, headers=bucket("reactions"))
 
     # --- slash commands and buttons
