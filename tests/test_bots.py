@@ -111,7 +111,7 @@ BROKEN = {
     "fails in its setup": ("async def setup(bot):\n    raise ValueError('of mine')", ["ValueError: of mine"], True),
     "is no Python": ("def oops(:", ["SyntaxError"], True),
     "needs a package that is missing": ("import no_such_package", ["No module named 'no_such_package'"], True),
-    "ends the program": ("import sys\nsys.exit('stop')", ["stop"], False),
+    "ends the program": ("import sys\nsys.exit('stop')", ["SystemExit: stop"], True),
 }
 
 
@@ -144,35 +144,41 @@ async def test_a_package_that_fails_is_an_extension_that_fails(program: Program,
     assert "cogs.music does not load. ValueError: of mine" in program.stderr
 
 
-async def test_exit_in_a_task_or_a_slash_command_ends_no_other_bot(program: Program, discord: LocalDiscord) -> None:
-    code = """
+async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
+    task = """
         import asyncio
-        from discord import app_commands
 
         async def leave():
             await asyncio.sleep(0.1)
             exit()
 
+        async def setup(bot):
+            bot.task = asyncio.create_task(leave())
+        """
+    command = """
+        from discord import app_commands
+
         @app_commands.command(description="exit")
-        async def leave_too(interaction):
+        async def leave(interaction):
             exit()
 
         async def setup(bot):
-            bot.tree.add_command(leave_too)
-            bot.task = asyncio.create_task(leave())
+            bot.tree.add_command(leave)
         """
-    one, two = discord.add_bot("one"), discord.add_bot("two")
-    write(program, "leaver.py", code)
-    program.write_env(one, two, extra="DISCORD_BOT_EXTENSIONS1=leaver")
+    one, two, three = (discord.add_bot(name) for name in ("one", "two", "three"))
+    write(program, "task.py", task)
+    write(program, "command.py", command)
+    program.write_env(one, two, three, extra="DISCORD_BOT_EXTENSIONS1=task\nDISCORD_BOT_EXTENSIONS2=command")
     await program.start()
-    await program.logged("2 of 2 bots are ready")
-    await program.logged("calls exit()")
-    await discord.call(one, "leave_too")
-    await program.logged("calls exit()", times=2)
+    await program.logged("[one] stopped: it closed itself")
+    await until(lambda: two.ready and three.ready)
+    await discord.call(two, "leave")
+    await program.logged("[two] stopped: it closed itself")
     await discord.say("ping")
-    await until(lambda: two.messages)
+    await until(lambda: three.messages)
     assert await program.stop() == 0
-    assert two.client_closes == [1000]
+    assert all(bot.client_closes == [1000] for bot in (one, two, three))
+    program.assert_clean()
 
 
 async def test_a_package_that_is_missing_is_an_extension_that_is_missing(

@@ -76,7 +76,7 @@ REFUSED = {
     "no equals sign and no value": ("DISCORD_BOT_TOKEN1", [".env, line 1: ", "="]),
     "the same variable twice": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_TOKEN1={OTHER}",
-        [".env, line 2: DISCORD_BOT_TOKEN1", ".env, line 1"],
+        ["DISCORD_BOT_TOKEN1 (.env, line 2): ", "DISCORD_BOT_TOKEN1 (.env, line 1)"],
     ),
     "two bots of one name": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_TOKEN2={OTHER}\nDISCORD_BOT_NAME1=bot2",
