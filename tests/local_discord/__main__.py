@@ -15,8 +15,6 @@ import signal
 import sys
 from typing import Any
 
-import run_bots
-
 from . import Guild, LocalDiscord, User
 from .playground import HELP, Playground
 
@@ -79,10 +77,8 @@ async def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--env-file", metavar="PATH", help="default: .env in this folder, or else beside run_bots.py")
     arguments = parser.parse_args(argv)
-    try:
-        run_bots.Source(arguments.env_file, None)
-    except run_bots.SettingsError as error:
-        parser.error(str(error))
+    if arguments.env_file and not os.path.isfile(arguments.env_file):
+        parser.error(f"There is no file {arguments.env_file}. Check --env-file.")
     with same_terminal():
         async with LocalDiscord() as discord:
             discord.people.append(User("Sam"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import re
 import subprocess
@@ -11,12 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import run_bots
+from dotenv.parser import parse_stream
 
 from . import Account, LocalDiscord
 from .world import PRIVILEGED_FLAGS
 
-ROOT = Path(run_bots.__file__).parent
+ROOT = Path(__file__).parents[2]
 MADE_UP_NAMES = ("anna", "ben", "carla")  # of the bots where no settings name one
 NUMBERED = re.compile(r"DISCORD_BOT_(?:TOKEN|NAME|PREFIX|EXTENSIONS|INTENTS)([1-9][0-9]*)(?:_FILE)?")
 # Lines of the log: that every bot has come up or failed; and those that only say how it comes up.
@@ -68,9 +69,9 @@ class Bots:
             self.restart_asked.clear()
 
     def _find_env_file(self) -> Path | None:
-        with contextlib.suppress(run_bots.SettingsError):  # run_bots.py says it too, better
-            return run_bots.Source(self._env_file, None).env_file
-        return None
+        """The file that run_bots.py will read, if there is one."""
+        candidates = [Path(self._env_file)] if self._env_file else [Path(".env"), ROOT / ".env"]
+        return next((path for path in candidates if path.is_file()), None)
 
     def _environment(self) -> dict[str, str]:
         """Make an account for each bot that the settings name. Returns the environment that has their tokens.
@@ -80,9 +81,11 @@ class Bots:
         values = dict(os.environ)
         env_file = self._find_env_file()
         if env_file is not None:
-            with contextlib.suppress(run_bots.SettingsError):
-                found = run_bots.read_env_file(env_file, [], [])
-                values = {name: text for name, (text, _) in found.items()} | values
+            data = env_file.read_bytes()
+            text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
+            # What is wrong in the file, run_bots.py says itself.
+            found = {it.key: it.value or "" for it in parse_stream(io.StringIO(text)) if it.key}
+            values = found | values
         named = {int(match[1]): False for name in values if (match := NUMBERED.fullmatch(name))}
         for name, text in values.items():
             if text.strip() and (match := NUMBERED.fullmatch(name)):
