@@ -67,8 +67,7 @@ def same_terminal() -> Any:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-async def main(argv: list[str] | None = None) -> int:
-    """Run the playground. Returns the exit code."""
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.local_discord",
         description=__doc__,
@@ -76,9 +75,14 @@ async def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--env-file", metavar="PATH", help="default: .env in this folder, or else beside run_bots.py")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args()
     if arguments.env_file and not os.path.isfile(arguments.env_file):
         parser.error(f"There is no file {arguments.env_file}. Check --env-file.")
+    return arguments
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Run the playground. Returns the exit code."""
     with same_terminal():
         async with LocalDiscord() as discord:
             discord.people.append(User("Sam"))
@@ -94,4 +98,4 @@ if __name__ == "__main__":
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal knows every character
-    os._exit(asyncio.run(main()))  # Python's own way to exit can fail while a thread reads stdin
+    os._exit(asyncio.run(main(parse_arguments())))  # Python's own way to exit can fail while a thread reads stdin
