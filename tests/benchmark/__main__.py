@@ -42,13 +42,13 @@ MEASURES = {
     "connect": "start, from the first request (s)",
     "idle_total": "memory in all, idle (MiB)",
     "idle": "memory a bot, idle (MiB)",
+    "used_total": "memory in all, after one reply each (MiB)",
+    "used": "memory a bot, after one reply each (MiB)",
     "median": "reply latency, median, steady load (ms)",
     "p99": "reply latency, p99, steady load (ms)",
     "full_p99": "reply latency, p99, full load (ms)",
     "rate": "messages a second, full load",
     "cpu": "CPU a message, full load (ms)",
-    "loaded_total": "memory in all, after the load (MiB)",
-    "loaded": "memory a bot, after the load (MiB)",
     "stop": "stop, from Ctrl-C (s)",
     "online": "bots shown as online after the stop",
     "server": "CPU of the local Discord, full load (%)",
@@ -209,14 +209,16 @@ def measure(name: str, bots: int, options: argparse.Namespace, folder: Path) -> 
                 time.sleep(0.1)
             time.sleep(options.settle)
             figures: Figures = {**ready, "idle_total": peer.mib()}
+            server.ask("full", seconds=0)  # one message each: more would fill caches, and those of a fast peer more
+            figures["used_total"] = peer.mib()
             server.ask("full", seconds=options.seconds / 5)  # to warm up
             steady = server.ask("steady", rate=min(options.rate, BOT_RATE * bots), seconds=options.seconds)
             cpu = peer.cpu()
             full = server.ask("full", seconds=options.seconds)
             figures |= {"median": steady["median"], "p99": steady["p99"], "full_p99": full["p99"]}
             figures |= {"rate": full["rate"], "cpu": (peer.cpu() - cpu) / full["messages"] * 1000}
-            figures |= {"server": full["server"], "loaded_total": peer.mib()}
-            return figures | {"stop": peer.stop(), "online": float(server.ask("online"))}
+            figures |= {"server": full["server"], "stop": peer.stop(), "online": float(server.ask("online"))}
+            return figures
 
 
 def free_mib() -> float:
@@ -243,7 +245,7 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[Key, list[Figures]], 
                 continue
             alone = results.get((1, name), [])
             if bots > 1 and len(alone) == number:
-                for when in ("idle", "loaded"):
+                for when in ("idle", "used"):
                     figures[when] = (figures[f"{when}_total"] - alone[-1][f"{when}_total"]) / (bots - 1)
             rounds.append(figures)
             print(", ".join(f"{measure} {text_of(figures[measure])}" for measure in figures), file=sys.stderr)
