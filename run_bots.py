@@ -804,6 +804,8 @@ class Runner:
             if entry.bot and error in [task.exception() for task in ended]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.task.get_loop().create_task(entry.bot.close())
+                return
+        log.error("Some code of a bot calls exit(). The bots go on.")  # with uvloop, nobody knows whose code
 
     async def run(self, settings: list[BotSettings], *, watch: bool) -> int:
         """Run the bots until they have all ended or somebody asks them to. Returns the exit code."""

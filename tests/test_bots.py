@@ -8,7 +8,7 @@ import discord as library
 import pytest
 
 from .local_discord import LocalDiscord, faults
-from .program import Program, until
+from .program import Program, knows_whose_exit, until
 
 GREETER = """
     import discord
@@ -144,6 +144,7 @@ async def test_a_package_that_fails_is_an_extension_that_fails(program: Program,
     assert "cogs.music does not load. ValueError: of mine" in program.stderr
 
 
+@knows_whose_exit
 async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
     task = """
         import asyncio

@@ -125,6 +125,7 @@ REFUSED = {
 def test_refused_is(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, words = REFUSED[what]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the file's variables go there
     Path(".env").write_text(text, encoding="utf-8")
     with pytest.raises(run_bots.SettingsError) as raised:
         run_bots.read_settings(Path(".env"), {})
@@ -186,6 +187,7 @@ ODD = {
 def test_a_warning_is_given_for(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, words = ODD[what]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the file's variables go there
     Path(".env").write_text(f"DISCORD_BOT_TOKEN1={TOKEN}\n{text}\n")
     Path(".env").chmod(0o600)
     bots, (warning,) = run_bots.read_settings(Path(".env"), {})

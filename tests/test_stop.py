@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, until
+from .program import Program, knows_whose_exit, until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -308,6 +308,7 @@ async def test_a_client_that_is_given_up_leaves_no_task_behind(program: Program,
     program.assert_clean()
 
 
+@knows_whose_exit
 async def test_exit_in_a_handler_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     (program.folder / "busy.py").write_text(BUSY)
