@@ -41,7 +41,6 @@ import contextlib
 import contextvars
 import dataclasses
 import difflib
-import functools
 import gc
 import io
 import logging
@@ -70,7 +69,6 @@ PORTAL = "https://discord.com/developers/applications"
 # Those after which a person has to do something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
 FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 SHARDING_FROM = 1000  # servers; with fewer, Discord recommends one shard, and need not be asked
-TLS_BUFFER = 32 * 1024  # bytes
 # The rest are seconds. After these a login or a gateway connection without an answer is given up and tried again:
 LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30
 # Between two attempts a bot waits a random time up to 1, 2, 4, 8 … MAX_DELAY. One failure is forgotten for each
@@ -80,8 +78,7 @@ MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-WATCH_INTERVAL = 1  # how often the env file is looked at
-TIDY_INTERVAL = 600  # see tidy_memory
+WATCH_INTERVAL, TIDY_INTERVAL = 1, 600  # how often the env file is looked at; see tidy_memory
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, other threads, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 
@@ -94,16 +91,6 @@ tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
 
 # --- Settings: the env file and the process environment --------------------------------------------------------------
 
-# Every variable that is read: what it is, and its default. With a default it may also stand without the number; then it
-# holds for every bot that has none of its own.
-SETTINGS: dict[str, tuple[str, str | None]] = {
-    "DISCORD_BOT_TOKEN<N>": ("bot N's token; empty means no such bot", None),
-    "DISCORD_BOT_TOKEN<N>_FILE": ("a file that holds the token, instead of the token", None),
-    "DISCORD_BOT_NAME<N>": ("what the log calls the bot; default: bot<N>", None),
-    "DISCORD_BOT_PREFIX<N>": ("what its text commands start with; default: !", "!"),
-    "DISCORD_BOT_EXTENSIONS<N>": ("modules that say what it does, with commas; default: it answers ping", ""),
-    "DISCORD_BOT_INTENTS<N>": ("what Discord tells it; default: default,message_content", "default,message_content"),
-}
 # What stands in the place of a token in this project's files and in others', if it has not a token's form.
 PLACEHOLDER = re.compile(
     r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
@@ -112,21 +99,21 @@ PLACEHOLDER = re.compile(
 Values = dict[str, tuple[str, str]]  # of each variable its text, and its source: the name, and where it is set
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """The settings are not valid. Each argument is one problem, as a sentence for a person."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class BotSettings:
     """What one bot is started with. A bot whose settings are equal to the new ones is left alone."""
 
     number: int = dataclasses.field(compare=False)
+    sources: dict[str, str] = dataclasses.field(compare=False)  # of the fields below
     name: str = dataclasses.field(compare=False)
     token: str = dataclasses.field(repr=False)
     prefix: str
     extensions: tuple[str, ...]
     intents: discord.Intents
-    sources: list[str] = dataclasses.field(compare=False)  # of each of SETTINGS
 
     @property
     def bot_id(self) -> str:
@@ -136,46 +123,77 @@ class BotSettings:
         except ValueError:
             return self.token
 
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(word, list(known), 1, 0)[0]
-
-
-def parse_intents(text: str) -> discord.Intents:
-    """Intents from their names. Raises `ValueError` for an unknown name."""
-    parsed, groups = discord.Intents.none(), ("default", "all", "none")
-    if text.lstrip().startswith("-"):
-        text = f"{SETTINGS['DISCORD_BOT_INTENTS<N>'][1]},{text}"
-    for name in filter(None, (name.strip().lower() for name in text.split(","))):
-        flag = name.removeprefix("-")
-        if flag in discord.Intents.VALID_FLAGS:
-            setattr(parsed, flag, flag == name)
-        elif name in groups:
-            parsed |= getattr(discord.Intents, name)()
-        else:
-            known = nearest(flag, (*groups, *discord.Intents.VALID_FLAGS))
-            raise ValueError(f"There is no intent {flag}. Did you mean {known}?")
-    return parsed
+    def is_meant_by(self, part: str) -> bool:
+        """Whether this part of `--only` is the bot's number or name, or a range of numbers around it."""
+        span = re.fullmatch("([0-9]+)-([0-9]+)", part)
+        return part in (str(self.number), self.name) or bool(span and int(span[1]) <= self.number <= int(span[2]))
 
 
-def read_text(path: Path) -> str:
-    """A file's text, in UTF-8 or in PowerShell's UTF-16. Raises `ValueError`, whose words belong behind its name."""
+def read_text(path: str, called: str) -> str:
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()  # in UTF-8, or in PowerShell's UTF-16
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        if "\0" in text:
+            raise UnicodeError
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise ValueError("is not a text file. Save it as plain text, in UTF-8.")
+        raise SettingsError(f"{called} cannot be read: {error.strerror}. Check its path and permissions.") from None
+    except UnicodeError:
+        raise SettingsError(f"{called} is not a text file. Save it as plain text, in UTF-8.") from None
     return text.replace("\r\n", "\n")
 
 
-def read_env_file(path: Path, problems: list[str]) -> Values:
-    """The variables of an env file. Adds to the problems. Raises `ValueError` as `read_text` does."""
+def parse_token(text: str) -> str:
+    token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
+    if PLACEHOLDER.match(token):
+        raise SettingsError("This is a placeholder. Put the bot's own token there.")
+    if not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
+        raise SettingsError("It is empty, or has a space or another character that no token has. Copy it again.")
+    return token
+
+
+def parse_extensions(text: str) -> tuple[str, ...]:
+    modules = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if any(it.endswith(".py") or not it.replace(".", "_").isidentifier() for it in modules):
+        how = "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between"
+        raise SettingsError(f"This is not the name of a module. {how}.")
+    return modules
+
+
+def parse_intents(text: str) -> discord.Intents:
+    intents, groups = discord.Intents.none(), ("default", "all", "none")
+    if text.lstrip().startswith("-"):
+        text = f"{DEFAULT_INTENTS},{text}"
+    for name in filter(None, map(str.strip, text.lower().split(","))):
+        flag = name.removeprefix("-")
+        if flag in discord.Intents.VALID_FLAGS:
+            setattr(intents, flag, flag == name)
+        elif name in groups:
+            intents |= getattr(discord.Intents, name)()
+        else:
+            known = [*groups, *discord.Intents.VALID_FLAGS]
+            meant = difflib.get_close_matches(flag, known, 1, 0)[0]
+            raise SettingsError(f"There is no intent {flag}. Did you mean {meant}?")
+    return intents
+
+
+DEFAULT_INTENTS = "default,message_content"
+# Every variable that is read, without DISCORD_BOT_: how, its default, and what it is.
+SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {
+    "TOKEN<N>": (parse_token, "", "bot N's token; empty means no such bot"),
+    "TOKEN<N>_FILE": (lambda it: parse_token(read_text(it.strip(), "This file")), "", "a file with the token"),
+    "NAME<N>": (str.strip, "bot<N>", "what the log calls the bot; default: bot<N>"),
+    "PREFIX<N>": (str, "!", "what its text commands start with; default: !"),
+    "EXTENSIONS<N>": (parse_extensions, "", "modules that say what it does, with commas; default: it answers ping"),
+    "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"what Discord tells it; default: {DEFAULT_INTENTS}"),
+}
+FOR_ALL = ("PREFIX<N>", "EXTENSIONS<N>", "INTENTS<N>")  # without a number, for every bot that has none of its own
+
+
+def read_env_file(path: Path) -> tuple[Values, list[str]]:
+    """The variables of an env file, and the problems in it."""
     values: Values = {}
-    for binding in parse_stream(io.StringIO(read_text(path))):
+    problems = []
+    for binding in parse_stream(io.StringIO(read_text(str(path), str(path)))):
         text, name = binding.original.string, binding.key
         place = f"{path}, line {binding.original.line + text[: len(text) - len(text.lstrip())].count(chr(10))}"
         if binding.error or (name and binding.value is None):
@@ -184,71 +202,46 @@ def read_env_file(path: Path, problems: list[str]) -> Values:
             problems.append(f"{name} ({place}): It is set already: {values[name][1]}. Delete one of them.")
         elif name:
             values[name] = binding.value or "", f"{name} ({place})"
-    return values
+    return values, problems
 
 
-def read_bot(number: int, values: Values, problems: list[str], warnings: list[str]) -> BotSettings:
-    """One bot's settings: its own values, or those for all bots, or the defaults. Adds to the problems and warnings."""
-    texts, sources = [], []
-    for template, (_, default) in SETTINGS.items():
-        own, shared = template.replace("<N>", str(number)), template.replace("<N>", "")
-        text, source = values.get(own) or values.get(shared) or (default or "", own)
-        texts.append(text)
-        sources.append(source)
-    token, token_file, name, prefix, extensions, intents = texts
-    if token and token_file:
-        problems.append(f"{sources[0]}: {sources[1]} is set too. Keep one of them.")
-    elif token_file:
-        sources[0] = sources[1]
+def read_bot(number: int, values: Values, problems: list[str]) -> BotSettings | None:
+    """One bot's settings: its own values, or those for all bots, or the defaults. Or else adds to the problems."""
+    fields: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for template, (parse, default, _) in SETTINGS.items():
+        own, shared = (f"DISCORD_BOT_{template.replace('<N>', it)}" for it in (str(number), ""))
+        text, source = values.get(own) or values.get(shared) or (default.replace("<N>", str(number)), own)
+        field = template.partition("<")[0].lower()
+        if field == "token" and own not in values:
+            continue
         try:
-            token = read_text(Path(token_file.strip()))
-        except ValueError as error:
-            problems.append(f"{sources[0]}: This file {error} Write the path of a file that holds the token.")
-    token = re.sub("(?i)^bot ", "", token.strip()).strip("<> ")
-    if PLACEHOLDER.match(token):
-        problems.append(f"{sources[0]}: This is a placeholder. Put the bot's own token there.")
-    elif not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
-        problems.append(
-            f"{sources[0]}: It is empty, or has a space or another character that no token has. Copy it again."
-        )
-    elif token.count(".") != 2:
-        warnings.append(f"{sources[0]}: This does not look like a token. A token has three parts with dots in between.")
-    modules = tuple(dict.fromkeys(module.strip() for module in extensions.split(",") if module.strip()))
-    if any(it.endswith(".py") or not it.replace(".", "_").isidentifier() for it in modules):
-        how = "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between"
-        problems.append(f"{sources[4]}: This is not the name of a module. {how}.")
-    parsed = discord.Intents.none()
-    try:
-        parsed = parse_intents(intents)
-    except ValueError as error:
-        problems.append(f"{sources[5]}: {error}")
-    return BotSettings(number, name.strip() or f"bot{number}", token, prefix, modules, parsed, sources)
+            if field in sources:
+                raise SettingsError(f"{source} is set too. Keep one of them.")
+            sources[field] = source
+            fields[field] = parse(text)
+        except SettingsError as error:
+            problems.append(f"{sources[field]}: {error}")
+    return BotSettings(number, sources, **fields) if len(fields) == len(sources) else None
 
 
 def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[list[BotSettings], list[str]]:
-    """Every bot that the env file and the process environment name, by number; and warnings of what is only odd.
-
-    The environment wins. The env file's variables reach `os.environ`, for the bots' own code; tokens do not.
-    Raises `SettingsError` with every problem that there is. None of the texts holds a token.
-    """
-    problems: list[str] = []
-    warnings: list[str] = []
-    try:
-        from_file = read_env_file(path, problems) if path else {}
-    except ValueError as error:
-        raise SettingsError(f"{path} {error}") from None
+    """Every bot by number, and warnings of what is only odd. Or raises every problem. None of the texts has a token."""
+    warnings, bots = [], []
+    from_file, problems = read_env_file(path) if path else ({}, [])
     if path and os.name == "posix" and path.stat().st_mode & 0o004:
         warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
-    from_both = from_file | {name: (text, f"{name} (the environment)") for name, text in environment.items()}
     values: Values = {}  # those that are known, and not blank
-    first: dict[str, str] = {}  # of each number, token and name the first source
-    for name, (text, source) in from_both.items():
+    first: dict[str, str] = {}  # of each number, bot and name the first source
+    from_environment = {name: (text, f"{name} (the environment)") for name, text in environment.items()}
+    for name, (text, source) in (from_file | from_environment).items():
         number = "".join(re.findall("[1-9][0-9]*", name)[:1])
-        known = [it.replace("<N>", number) for it, (_, default) in SETTINGS.items() if number or default is not None]
+        known = [f"DISCORD_BOT_{it.replace('<N>', number)}" for it in (SETTINGS if number else FOR_ALL)]
         if not name.upper().startswith(("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")) or not text.strip():
             continue
         if name not in known:
-            meant = nearest(name.upper(), [*known, *(it.replace("<N>", number or "1") for it in SETTINGS)])
+            known += [f"DISCORD_BOT_{it.replace('<N>', number or '1')}" for it in SETTINGS]
+            meant = difflib.get_close_matches(name.upper(), known, 1, 0)[0]
             warnings.append(f"{source}: Nothing reads this variable. Did you mean {meant}?")
         elif re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
             problems.append(f"{source}: There are curly quotes. Use straight ones, or none.")
@@ -256,85 +249,33 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
             problems.append(f"{source}: There is a line break or a control character. Is a quote unclosed?")
         else:
             values[name] = text, source
-            first.setdefault(number or "0", source)
-    bots: list[BotSettings] = []
-    for n in sorted(map(int, set(first) - {"0"})):
-        if f"DISCORD_BOT_TOKEN{n}" not in values and f"DISCORD_BOT_TOKEN{n}_FILE" not in values:
-            warnings.append(f"{first[str(n)]}: There is no DISCORD_BOT_TOKEN{n}.")
+            first.setdefault(number, source)
+    for number in sorted(set(first) - {""}, key=int):
+        if not {f"DISCORD_BOT_TOKEN{number}", f"DISCORD_BOT_TOKEN{number}_FILE"} & set(values):
+            warnings.append(f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}.")
             continue
-        bots.append(read_bot(n, values, problems, warnings))
-        token_source, _, name_source, *_ = bots[-1].sources
-        for what, key, source in ("token", bots[-1].bot_id, token_source), ("name", bots[-1].name, name_source):
-            other = first.setdefault(f"{what} {key}", source)
-            if other != source:
-                same = "It is for the same bot as" if what == "token" else f"The name {key} is also that of"
-                problems.append(f"{source}: {same} {other}. Every bot needs its own {what}.")
+        bot = read_bot(int(number), values, problems)
+        if bot is None:
+            continue
+        bots.append(bot)
+        if bot.token.count(".") != 2:
+            warnings.append(f"{bot.sources['token']}: This does not look like a token, which has three parts.")
+        for key, what, field in (bot.bot_id, "bot", "token"), (bot.name, f"name ({bot.name})", "name"):
+            other = first.setdefault(f"{field} {key}", bot.sources[field])
+            if other != bot.sources[field]:
+                problems.append(f"{bot.sources[field]}: This is the same {what} as {other}. Every bot needs its own.")
     if not bots and not problems:
         looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
         where = f"For each bot, open {PORTAL}, choose your application, then Bot, then Reset Token."
         how = "Copy .env.example to .env, and write the token there: DISCORD_BOT_TOKEN1=your token"
         problems = [*warnings, f"There is no bot to run. {looked}", where, how]
     if problems:
-        raise SettingsError(*problems)
+        raise SettingsError(*dict.fromkeys(problems))
     names.update((bot.token, bot.name) for bot in bots)
-    for name in set(from_file) - set(environment):
+    for name in set(from_file) - set(environment):  # for the bots' own code
         if not name.startswith("DISCORD_BOT_TOKEN") and "=" not in name:
             os.environ[name] = from_file[name][0]
     return bots, warnings
-
-
-def choose(bots: list[BotSettings], only: str) -> tuple[list[BotSettings], list[str]]:
-    """The bots that `--only` names, and those of its names that no bot has."""
-    chosen, missing = set(), []
-    for part in map(str.strip, only.split(",")):
-        span = re.fullmatch("([0-9]+)-([0-9]+)", part)
-        numbers = range(int(span[1]), int(span[2]) + 1) if span else ()
-        found = {bot.number for bot in bots if bot.number in numbers or part in (str(bot.number), bot.name)}
-        chosen |= found
-        missing += [] if found else [part]
-    return [bot for bot in bots if bot.number in chosen], missing
-
-
-class Source:
-    """Where the settings come from: the env file, the process environment and `--only`."""
-
-    def __init__(self, named: str | None, only: str | None) -> None:
-        candidates = [Path(".env"), Path(__file__).with_name(".env")] if named is None else [Path(named)]
-        self.env_file = next((path for path in candidates if os.path.isfile(path)), None)
-        if named is not None and self.env_file is None:
-            raise SettingsError(f"There is no file {named}. Check --env-file.")
-        self._only, self._environment = only, dict(os.environ)
-        self._seen: object = None
-
-    def read(self) -> list[BotSettings]:
-        """The bots to run. Raises `SettingsError`."""
-        is_first, self._seen = self._seen is None, self._stamp()
-        bots, warnings = read_settings(self.env_file, self._environment)
-        if self._only is not None:
-            there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
-            bots, missing = choose(bots, self._only)
-            warnings += [f"--only: There is no bot {part}. These are there: {there}." for part in missing]
-            if missing and (is_first or not bots):  # later it may have been removed from the file
-                raise SettingsError(*warnings)
-        for warning in warnings:
-            log.warning(warning)
-        return bots
-
-    def _stamp(self) -> object:
-        """What is different after each change of the env file."""
-        with contextlib.suppress(OSError):
-            status = os.stat(self.env_file or "")
-            return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
-        return None
-
-    async def follow(self, changed: Callable[[], None]) -> None:
-        """Call this after each change of the env file, once it lies still, because it may be written in pieces."""
-        last = self._seen
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            before, last = last, self._stamp()
-            if before == last != self._seen:
-                changed()
 
 
 # --- What a bot does -------------------------------------------------------------------------------------------------
@@ -357,13 +298,14 @@ PRIVILEGED_INTENTS = {
     "members": ("gateway_guild_members", "Server Members Intent"),
     "presences": ("gateway_presence", "Presence Intent"),
 }
+NOT_THE_USERS = (__file__, "<frozen ", os.path.dirname(discord.__file__))  # how the names of other files begin
 
 
 class GivenUp(BaseException):
     """This client is of no more use; the cause may say why. No `Exception`: discord.py would catch it and go on."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Failure:
     """Why an attempt failed, as a sentence for a person."""
 
@@ -372,14 +314,13 @@ class Failure:
     cause: BaseException | None = None  # what the log shows a traceback of
     wait: float = 0  # seconds that Discord asks for
     for_all: bool = False  # they hold for the IP address, and so for every bot
-    needs_shards: bool = False
 
 
 def diagnose(error: BaseException, bot: "Bot") -> Failure:
     """What an exception means for a bot. This is the one place that says which failures are final."""
     if isinstance(error, discord.GatewayNotFound) and error.__cause__ is not None:
         error = error.__cause__
-    token, _, _, _, extensions, intents = bot.settings.sources
+    token, extensions, intents = (bot.settings.sources[field] for field in ("token", "extensions", "intents"))
     number = str(bot.application_id or bot.settings.bot_id)
     portal = f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL
     status = getattr(error, "status", None)
@@ -396,19 +337,18 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
     if isinstance(error, commands.ExtensionError):
         cause = getattr(error, "original", None)
         why = f"{type(cause).__name__}: {cause}" if cause else "It has no function: async def setup(bot)"
-        if isinstance(error, commands.ExtensionNotFound):
-            why = "There is no such file beside run_bots.py or in this folder"
+        no_package = isinstance(cause, ModuleNotFoundError) and error.name.startswith(f"{cause.name}.")
+        if no_package or isinstance(error, commands.ExtensionNotFound):
+            cause, why = None, "There is no such file beside run_bots.py or in this folder"
         frames = cause and cause.__traceback__  # from the first of the user's own
-        while frames and frames.tb_frame.f_code.co_filename.startswith(
-            (__file__, "<frozen ", os.path.dirname(discord.__file__))
-        ):
+        while frames and frames.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
             frames = frames.tb_next
         cause = cause and cause.with_traceback(frames)
         return Failure(f"{extensions}: {error.name} does not load. {why}.", final=True, cause=cause)
     if isinstance(error, discord.app_commands.CommandSyncFailure):
         return Failure(f"{extensions}: Discord refuses the slash commands. {error}", final=True)
-    if code == 4011 and (bot.shard_count_is_ours or bot.guilds):
-        return Failure("Discord wants this bot to run in shards.", needs_shards=True)
+    if code == 4011 and bot.entry and (bot.guilds or not bot.entry.asks_for_shards):
+        return Failure("Discord wants this bot to run in shards.")
     if code in FINAL_CLOSE_CODES:
         remedy = f"Update discord.py, or change {intents}."
         return Failure(f"{token}: Discord refuses the connection (close code {code}). {remedy}", final=True)
@@ -435,10 +375,7 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
 
 
 class Bot(commands.AutoShardedBot):
-    """discord.py's bot, as one of many: it asks its entry before it connects, and it leaves Discord at once.
-
-    It has one shard, and more when Discord wants more.
-    """
+    """discord.py's bot, as one of many: it asks its entry before it connects, and it leaves Discord at once."""
 
     def __init__(self, settings: BotSettings, entry: "Entry | None" = None) -> None:
         # Without the text of messages, a bot still hears commands that begin with its mention.
@@ -447,7 +384,6 @@ class Bot(commands.AutoShardedBot):
         options: Any = {} if settings.extensions else {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, shard_count=1, **options)
         self.settings, self.entry = settings, entry
-        self.shard_count_is_ours = True
         self.gone = asyncio.get_running_loop().create_future()  # done when the bot is closed, whoever closed it
         self._goodbye: asyncio.Task[None] | None = None
         self._sockets: list[aiohttp.ClientWebSocketResponse] = []
@@ -455,22 +391,22 @@ class Bot(commands.AutoShardedBot):
         # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
         self._connect_socket = self.http.ws_connect
         self.http.ws_connect = self._open_socket  # type: ignore[method-assign]
-        self.add_listener(self._report_ready, "on_connect")
-        self.add_listener(self._report_ready, "on_resumed")
+        for event in ("on_connect", "on_resumed"):
+            self.add_listener(self._report_ready, event)
 
     @property
     def missing_intents(self) -> list[str]:
-        """The privileged intents that the bot asks for and that are off, by the Developer Portal's names."""
         asked = [names for intent, names in PRIVILEGED_INTENTS.items() if getattr(self.intents, intent)]
         flags = self.application_flags
         return [name for flag, name in asked if not getattr(flags, flag) and not getattr(flags, f"{flag}_limited")]
 
-    async def log_in(self) -> None:
-        """Log in, by REST alone, and load what the bot does."""
+    async def login(self, token: str) -> None:
+        if self.entry:
+            await self.entry.pause()
         # Not public, and for the login alone: a longer rate limit is an error, for which the entry waits.
         self.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
         async with asyncio.timeout(LOGIN_TIMEOUT):
-            await self.login(self.settings.token)
+            await super().login(token)
         self.http.max_ratelimit_timeout = None
         if not self.settings.extensions:
             await self.add_cog(Ping())
@@ -480,9 +416,11 @@ class Bot(commands.AutoShardedBot):
             except commands.ExtensionError:
                 raise
             except (Exception, SystemExit) as error:  # of the package that it is in; exit() would end every bot
-                if isinstance(error, ModuleNotFoundError) and name.startswith(f"{error.name}."):
-                    raise commands.ExtensionNotFound(name) from error
                 raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
+        many = self.application and self.application.approximate_guild_count >= SHARDING_FROM
+        if self.entry and (many or self.entry.asks_for_shards):
+            self.entry.asks_for_shards = True
+            self.shard_count = None  # type: ignore[assignment]  # connect() asks Discord
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         await super().before_identify_hook(shard_id, initial=initial)
@@ -526,30 +464,23 @@ class Bot(commands.AutoShardedBot):
     async def close(self) -> None:
         """Leave the gateway, let the bot's own code clean up, close the rest. A second call waits for the first."""
         if self._goodbye is None:
-            left_over = set(tasks[self.settings.token]) - {asyncio.current_task()}
-            self._goodbye = asyncio.create_task(self._say_goodbye(left_over))
+            self._goodbye = asyncio.create_task(self._say_goodbye(asyncio.current_task()))
         await asyncio.shield(self._goodbye)
 
-    async def _say_goodbye(self, left_over: set[Any]) -> None:
+    async def _say_goodbye(self, caller: asyncio.Task[Any] | None) -> None:
+        running_token.set(self.settings.token)
         # With 1000 Discord shows the bot as offline at once.
         await finish((socket.close(code=1000) for socket in self._sockets), GATEWAY_CLOSE_TIMEOUT)
-        for task in left_over:  # what waits for an event would wait for ever, and what sends would fail
+        for task in set(tasks[self.settings.token]) - {caller, asyncio.current_task()}:
+            # What waits for an event would wait for ever, and what sends would fail.
             task.cancel()
         if not await finish([super().close()], CLEANUP_TIMEOUT):  # it unloads the extensions first
             log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_TIMEOUT)
-        await self.http.close()
+        await finish([self.http.close()], CLOSE_TIMEOUT)
         self.gone.set_result(None)
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()  # discord.py's own waits for its part alone
-
-    async def on_error(self, event_method: str, *args: Any, **kwargs: Any) -> None:
-        if not self._goodbye:  # that a bot was closed under a running handler is no error
-            await super().on_error(event_method, *args, **kwargs)
-
     async def on_command_error(self, context: commands.Context[Any], exception: commands.CommandError) -> None:
-        # An unknown command is for another bot, perhaps.
-        if not self._goodbye and not isinstance(exception, commands.CommandNotFound):
+        if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
             await super().on_command_error(context, exception)
 
     async def _report_ready(self) -> None:
@@ -578,11 +509,9 @@ class Backoff:
 
     @property
     def delay(self) -> float:
-        """How many seconds are left."""
         return max(0.0, self.until - time.monotonic())
 
     def succeeded(self) -> None:
-        """Count the uptime from now on."""
         self._up_since = time.monotonic()
 
     def failed(self, part: float = 1) -> None:
@@ -596,23 +525,20 @@ class Backoff:
 
 
 class Entry:
-    """One bot: its state, and the event that is set when it has ended, however that was.
+    """One bot: its state, and the event that is set when it has ended, however that was."""
 
-    `state` is starting, ready, retrying or stopped, `since` the time of its last change in seconds since 1970.
-    """
+    block = Backoff()  # Cloudflare blocks an IP address, so all bots share this one
 
-    def __init__(self, settings: BotSettings, block: Backoff, on_change: Callable[[], None]) -> None:
+    def __init__(self, settings: BotSettings, on_change: Callable[[], None]) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = settings  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
-        self.state, self.since = "starting", time.time()
-        self.failure: Failure | None = None  # the last one
+        self.state, self.since = "starting", time.time()  # or ready, retrying, stopped
+        self.failure = Failure("")  # the last one
         self.bot: Bot | None = None
-        self.reconnects = 0
+        self.reconnects, self.asks_for_shards = 0, False
         self.backoff = Backoff()
-        self._block = block  # Cloudflare blocks an address, so all bots share this one
-        self._leave: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ask_shards = False
+        self._told_to_leave = False
         self._on_change = on_change
         self.task = asyncio.create_task(self._run())
 
@@ -620,18 +546,19 @@ class Entry:
         """Run with these settings from now on, or end. One client leaves before the next one starts."""
         if settings == self.wanted == self.settings:
             self.settings = settings  # with another name or number, perhaps
-        elif not self._leave.done():
-            self._leave.set_result(None)
+        elif self.bot:
+            self._told_to_leave = True
+            self.task.get_loop().create_task(self.bot.close())
         self.wanted = settings
 
     async def _run(self) -> None:
         try:
-            while self.wanted:
-                self.settings, self._leave = self.wanted, asyncio.get_running_loop().create_future()
+            again = True
+            while self.wanted and again:
+                self.settings, self._told_to_leave = self.wanted, False
                 running_token.set(self.settings.token)
-                if not await self._attempt():
-                    break
-            if self.wanted and self.failure:
+                again = await self._attempt(Bot(self.settings, self)) or self._told_to_leave
+            if self.wanted and self.failure.text:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
             else:
                 log.info("stopped: %s", "it closed itself" if self.wanted else "as asked")
@@ -642,63 +569,45 @@ class Entry:
             self.event.set()
             self.set_state("stopped")
 
-    async def _attempt(self) -> bool:
-        """Run the bot with a fresh client until that ends. Returns whether to start another."""
-        bot = self.bot = Bot(self.settings, self)
-        try:
-            async with bot:
-                connected = asyncio.create_task(self._log_in_and_connect(bot))
-                await asyncio.wait({connected, self._leave, bot.gone}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({connected}, timeout=CLOSE_TIMEOUT)  # it may have to say why
-            if connected.done() and not connected.cancelled():
-                connected.result()
-            self.failure = None
-            return self._leave.done()
-        except (Exception, GivenUp) as error:
-            cause = error.__cause__ if isinstance(error, GivenUp) else error
-            if cause is not None:
-                self.failed(diagnose(cause, bot))
-            return self._leave.done() or not self.needs_person
-
-    async def _log_in_and_connect(self, bot: Bot) -> None:
-        await self.pause()
-        await bot.log_in()
-        if self._ask_shards or (bot.application and bot.application.approximate_guild_count >= SHARDING_FROM):
-            bot.shard_count_is_ours = False
-            bot.shard_count = None  # type: ignore[assignment]  # connect() asks Discord
-        await bot.connect()
-
-    @property
-    def needs_person(self) -> bool:
-        """Whether it has ended until a person changes something."""
-        return self.failure is not None and self.failure.final
+    async def _attempt(self, bot: Bot) -> bool:
+        """Run this client until it ends. Returns whether to try again."""
+        self.bot = bot
+        async with bot:
+            running = asyncio.create_task(bot.start(self.settings.token))
+            await asyncio.wait({running, bot.gone}, return_when=asyncio.FIRST_COMPLETED)
+            await bot.close()  # what discord.py does at the end of this block waits for its own part alone
+        await asyncio.wait({running}, timeout=CLOSE_TIMEOUT)  # it may have to say why
+        error = running.exception() if running.done() and not running.cancelled() else None
+        cause = error.__cause__ if isinstance(error, GivenUp) else error
+        if error is None:
+            self.failure = Failure("")
+        if cause is not None:
+            self.failed(diagnose(cause, bot))
+            self.asks_for_shards = self.asks_for_shards or getattr(cause, "code", None) == 4011
+        return error is not None and not self.failure.final
 
     @property
     def delay(self) -> float:
-        """How many seconds this bot has to wait before it may try again."""
-        return max(self.backoff.delay, self._block.delay)
+        return max(self.backoff.delay, self.block.delay)
 
     async def pause(self) -> None:
-        """Wait until this bot may try again."""
         while self.delay:
             # After a block the bots come one by one, so that the first finds out for all whether it is over.
-            await asyncio.sleep(self.delay + (random.uniform(0, BLOCK_SPREAD) if self._block.delay else 0))
+            await asyncio.sleep(self.delay + (random.uniform(0, BLOCK_SPREAD) if self.block.delay else 0))
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
         self.failure = failure
         if not failure.final:
-            self._ask_shards = self._ask_shards or failure.needs_shards
             self.backoff.failed(part)
-            waiting = self._block if failure.for_all else self.backoff
+            waiting = self.block if failure.for_all else self.backoff
             waiting.until = max(waiting.until, time.monotonic() + failure.wait)
             log.warning("%s Trying again in %.1f s.", failure.text, self.delay, exc_info=failure.cause)
             self.set_state("retrying")
 
     def set_state(self, state: str) -> None:
-        """Go on to this state."""
-        self.failure = None if state == "ready" else self.failure
         self.state, self.since = state, time.time()
+        self.failure = Failure("") if state == "ready" else self.failure
         self._on_change()
 
 
@@ -706,56 +615,83 @@ class Entry:
 
 
 class Runner:
-    """The running bots."""
+    """The running bots, and where their settings come from: the env file, the process environment and `--only`."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, env_file: Path | None, only: str | None) -> None:
+        self.env_file, self._only, self._environment = env_file, only, dict(os.environ)
+        self._seen: object = None  # the state of the env file that was read
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot ever has two sessions
-        self._block = Backoff()
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
-        self._settle_timer: asyncio.TimerHandle | None = None
+        self._report_at = self._tidy_at = float("inf")  # by the monotonic clock
 
-    def apply(self, settings: list[BotSettings], *, start_ended: bool = False) -> str:
-        """Make the running bots equal to the settings. Only what differs moves. Returns what that is.
+    def read(self) -> list[BotSettings]:
+        is_first, self._seen = self._seen is None, self._look()
+        bots, warnings = read_settings(self.env_file, self._environment)
+        if self._only is not None:
+            parts = [part.strip() for part in self._only.split(",")]
+            there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
+            missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in bots)]
+            warnings += [f"--only: There is no bot {part}. These are there: {there}." for part in missing]
+            bots = [bot for bot in bots if any(map(bot.is_meant_by, parts))]
+            if missing and (is_first or not bots):  # later it may have been removed from the file
+                raise SettingsError(*warnings)
+        for warning in warnings:
+            log.warning(warning)
+        return bots
 
-        With `start_ended`, bots that have ended get another start.
-        """
-        new = {bot.bot_id: bot for bot in settings}
-        changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": []}
-        for bot_id in {**self._entries, **new}:
-            entry, bot = self._entries.get(bot_id), new.get(bot_id)
-            has_ended = entry is None or entry.event.is_set()
-            if entry is None or entry.wanted is None:
-                changes["added"] += [bot.name] if bot else []
-            elif bot is None:
-                changes["removed"].append(entry.settings.name)
-            elif bot != entry.wanted or (start_ended and has_ended):
-                changes["restarted"].append(bot.name)
-            elif has_ended:
-                continue
-            if entry and not has_ended:
-                entry.want(bot)
-            elif bot:
-                self._entries[bot_id] = Entry(bot, self._block, self._on_change)
-            else:
-                del self._entries[bot_id]
-        if any(changes.values()) and new:
-            self._unsettled = {"starting"}
-            self._settle_timer = asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._report)
-        return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
+    def _look(self) -> object:
+        """What is different after each change of the env file."""
+        with contextlib.suppress(OSError):
+            status = os.stat(self.env_file or "")
+            return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+        return None
+
+    async def _keep_up(self, watch: bool) -> None:
+        last = self._seen
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            before, last = last, self._look()
+            if watch and before == last != self._seen:  # it lies still; it may be written in pieces
+                self.reload()
+            if time.monotonic() > self._report_at:
+                self._report()
+            if time.monotonic() > self._tidy_at:
+                tidy_memory()
+                self._tidy_at += TIDY_INTERVAL
 
     def reload(self, *, start_ended: bool = False) -> None:
-        """Read the settings again, and apply them if they are valid."""
         if self._stopping:
             return
         try:
-            changes = self.apply(self._source.read(), start_ended=start_ended)
-            log.info("%s: %s", self._source.env_file or "the environment", changes or "nothing changed")
+            changes = self._apply(self.read(), start_ended)
+            log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
         except SettingsError as error:
             log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
+
+    def _apply(self, settings: list[BotSettings], start_ended: bool = False) -> str:
+        """Make the running bots equal to the settings. Only what differs moves. Returns what that is."""
+        new = {bot.bot_id: bot for bot in settings}
+        changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": []}
+        for bot_id in {**self._entries, **new}:
+            entry, bot = self._entries.get(bot_id), new.get(bot_id)
+            before = entry.wanted if entry else None
+            has_ended = entry is None or entry.event.is_set()
+            if bot != before or (bot and has_ended and start_ended):
+                what = "added" if before is None else "restarted" if bot else "removed"
+                changes[what].append((bot or self._entries[bot_id].settings).name)
+                if bot and has_ended:
+                    self._entries[bot_id] = Entry(bot, self._on_change)
+            if entry and not has_ended:
+                entry.want(bot)
+            elif bot is None:
+                del self._entries[bot_id]
+        if any(changes.values()) and new:
+            self._unsettled = {"starting"}
+            self._report_at = time.monotonic() + SETTLE_TIMEOUT
+        return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
 
     def _on_change(self) -> None:
         if self._stopping:
@@ -766,22 +702,20 @@ class Runner:
             contextvars.Context().run(self._report)  # it is no bot's
 
     def _report(self) -> None:
-        """Say how many bots are ready, and what the others lack."""
-        if self._settle_timer:
-            self._settle_timer.cancel()
         entries = [entry for entry in self._entries.values() if entry.wanted]
         states = [entry.state for entry in entries]
         log.info("%s of %s bots are ready", states.count("ready"), len(states))
         for entry in entries:
             if entry.state != "ready":
-                why = f": {entry.failure.text}" if entry.failure else ""
+                why = f": {entry.failure.text}" if entry.failure.text else ""
                 log.warning("%s is %s%s", entry.settings.name, entry.state, why)
         self._unsettled = {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
+        self._report_at = float("inf")
         notify("READY=1")
         tidy_memory()
+        self._tidy_at = time.monotonic() + TIDY_INTERVAL
 
     def show(self) -> None:
-        """Log how each bot is, in one line."""
         for entry in self._entries.values():
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.since))
             words = f"[{entry.settings.name}] {entry.state} since {since}"
@@ -790,7 +724,6 @@ class Runner:
             log.info("%s, %s reconnects", words, entry.reconnects)
 
     def stop(self, why: str) -> None:
-        """Ask every bot to end."""
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
         self._stopping = True
         notify("STOPPING=1")
@@ -798,7 +731,6 @@ class Runner:
             entry.want(None)
 
     def close_bot_of(self, error: SystemExit) -> None:
-        """Close the bot whose code called exit(), and no other."""
         for entry in self._entries.values():
             ended = [task for task in tasks[entry.settings.token] if task.done() and not task.cancelled()]
             if entry.bot and error in [task.exception() for task in ended]:
@@ -808,32 +740,22 @@ class Runner:
         log.error("Some code of a bot calls exit(). The bots go on.")  # with uvloop, nobody knows whose code
 
     async def run(self, settings: list[BotSettings], *, watch: bool) -> int:
-        """Run the bots until they have all ended or somebody asks them to. Returns the exit code."""
+        """Run the bots until they have all ended, by themselves or as asked. Returns the exit code."""
         asyncio.get_running_loop().set_task_factory(remember_task)
-        handle_signals(self.stop, lambda: self.reload(start_ended=True), self.show)
-        self.apply(settings)
-        helpers = [asyncio.create_task(self._keep_tidy())]
-        if watch and self._source.env_file:
-            helpers.append(asyncio.create_task(self._source.follow(self.reload)))
-        running = list(self._entries.values())
-        while running:
-            await running[0].event.wait()
-            running = [entry for entry in self._entries.values() if not entry.event.is_set()]
-        for helper in helpers:
-            helper.cancel()
+        handle_signals(self)
+        self._apply(settings)
+        keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
+        while not all(entry.event.is_set() for entry in entries):
+            await asyncio.wait([entry.task for entry in entries])
+        keeping_up.cancel()
         await asyncio.gather(*(entry.task for entry in entries))  # raises what is a bug of this program
-        code = EXIT_NEEDS_PERSON if any(entry.wanted and entry.needs_person for entry in entries) else EXIT_OK
+        code = EXIT_NEEDS_PERSON if any(entry.wanted and entry.failure.final for entry in entries) else EXIT_OK
         # Threads and tasks of the bots' own code, or a name server that does not answer, must not keep it alive.
         timer = threading.Timer(CLOSE_TIMEOUT, os._exit, [code])
         timer.daemon = True
         timer.start()
         return code
-
-    async def _keep_tidy(self) -> None:
-        while True:
-            await asyncio.sleep(TIDY_INTERVAL)
-            tidy_memory()
 
 
 def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
@@ -845,35 +767,32 @@ def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: An
     return task
 
 
-async def visit(bots: list[BotSettings], *, sync: bool) -> int:
-    """Log every bot in by REST alone, check it or upload its slash commands, and print what came out.
+async def visit(settings: BotSettings, sync: bool) -> str:
+    """Log a bot in by REST alone, and check it or upload its slash commands. Returns what came out."""
+    running_token.set(settings.token)
+    bot = Bot(settings)
+    try:
+        async with bot:
+            await bot.login(settings.token)
+            if sync:
+                uploaded = [f"/{command.name}" for command in await bot.tree.sync()]
+                return f"uploaded: {' '.join(uploaded) or 'none, it has none'}"
+            if bot.missing_intents:
+                raise discord.PrivilegedIntentsRequired(None)
+            assert bot.application is not None
+            permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
+            scopes = ("bot", "applications.commands")
+            invite = discord.utils.oauth_url(bot.application.id, permissions=permissions, scopes=scopes)
+            servers = bot.application.approximate_guild_count
+            return f"{bot.user!s:<20} {bot.application.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
+    except Exception as error:
+        failure = diagnose(error, bot)
+        log.error("%s", failure.text, exc_info=failure.cause)
+        return f"PROBLEM: {failure.text}"
 
-    Returns the exit code.
-    """
 
-    async def visit_one(settings: BotSettings) -> str:
-        running_token.set(settings.token)
-        bot = Bot(settings)
-        try:
-            async with bot:
-                await bot.log_in()
-                if sync:
-                    uploaded = [f"/{command.name}" for command in await bot.tree.sync()]
-                    return f"uploaded: {' '.join(uploaded) or 'none, it has none'}"
-                if bot.missing_intents:
-                    raise discord.PrivilegedIntentsRequired(None)
-                assert bot.application is not None
-                permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
-                scopes = ("bot", "applications.commands")
-                invite = discord.utils.oauth_url(bot.application.id, permissions=permissions, scopes=scopes)
-                servers = bot.application.approximate_guild_count
-                return f"{bot.user!s:<20} {bot.application.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
-        except Exception as error:
-            failure = diagnose(error, bot)
-            log.error("%s", failure.text, exc_info=failure.cause)
-            return f"PROBLEM: {failure.text}"
-
-    outcomes = await asyncio.gather(*map(visit_one, bots))
+async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
+    outcomes = await asyncio.gather(*(visit(settings, sync) for settings in bots))
     columns = "slash commands" if sync else f"{'on Discord':<20} {'id':<20} servers  intents"
     print(f"{'no.':>4} {'name':<20} {columns}")
     for settings, outcome in zip(bots, outcomes, strict=True):
@@ -884,26 +803,22 @@ async def visit(bots: list[BotSettings], *, sync: bool) -> int:
 # --- Signals ---------------------------------------------------------------------------------------------------------
 
 
-def handle_signals(stop: Callable[[str], None], reload: Callable[[], None], show: Callable[[], None]) -> None:
-    """Stop at the first stop signal, reload at SIGHUP, show how the bots are at SIGUSR1: in the event loop.
-
-    The second stop signal ends the program at once, and so does too much time after the first.
-    """
+def handle_signals(runner: Runner) -> None:
+    """Stop at the first stop signal, end at once at the second or after too much time, reload at SIGHUP."""
     loop, in_terminal, asked = asyncio.get_running_loop(), os.isatty(0), threading.Event()
-    # A signal comes while the code of any bot is running, and is for none.
-    call = functools.partial(loop.call_soon_threadsafe, context=contextvars.Context())
 
     def handle(number: int, _frame: Any) -> None:
-        name = signal.Signals(number).name
+        # A signal comes while the code of any bot is running, and is for none.
+        context, name = contextvars.Context(), signal.Signals(number).name
         if name == "SIGUSR1":
-            call(show)
+            loop.call_soon_threadsafe(runner.show, context=context)
         elif name == "SIGHUP" and not (in_terminal and not os.isatty(0)):  # else somebody closed the window
-            call(reload)
+            loop.call_soon_threadsafe(lambda: runner.reload(start_ended=True), context=context)
         elif asked.is_set():
             os._exit(EXIT_BUG)
         else:
             asked.set()
-            call(stop, name)
+            loop.call_soon_threadsafe(runner.stop, name, context=context)
 
     def last_resort() -> None:
         # In a thread, because code of a bot that blocks the event loop blocks everything else.
@@ -936,7 +851,7 @@ def new_event_loop() -> Any:
     gc.set_threshold(10_000, 1_000_000, 1_000_000)
     # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes. Not
     # public; where it has another name, and with uvloop, this changes nothing.
-    sslproto.SSLProtocol.max_size = TLS_BUFFER
+    sslproto.SSLProtocol.max_size = 32 * 1024
     with contextlib.suppress(ImportError):
         import uvloop  # type: ignore[import-not-found, unused-ignore]
 
@@ -999,8 +914,7 @@ def set_up_logging(level: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program. Returns the exit code."""
-    variables = "\n".join(f"  {template:<28}{text}" for template, (text, _) in SETTINGS.items())
+    variables = "\n".join(f"  DISCORD_BOT_{template:<16}{text}" for template, (_, _, text) in SETTINGS.items())
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"variables of the env file and of the process environment, which wins:\n{variables}",
@@ -1017,17 +931,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=version)
     arguments = parser.parse_args(argv)
     set_up_logging(arguments.log_level)
-    for folder in (str(Path.cwd()), str(Path(__file__).resolve().parent)):  # where extensions are found
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    sys.path[:0] = [str(Path.cwd()), str(Path(__file__).resolve().parent)]  # where extensions are found
     try:
-        source = Source(arguments.env_file, arguments.only)
-        bots = source.read()
-        log.info("%s bots from %s", len(bots), source.env_file or "the environment")
+        named = arguments.env_file
+        candidates = [Path(".env"), Path(__file__).with_name(".env")] if named is None else [Path(named)]
+        env_file = next((path for path in candidates if os.path.isfile(path)), None)
+        if named is not None and env_file is None:
+            raise SettingsError(f"There is no file {named}. Check --env-file.")
+        runner = Runner(env_file, arguments.only)
+        bots = runner.read()
+        log.info("%s bots from %s", len(bots), env_file or "the environment")
         with asyncio.Runner(loop_factory=new_event_loop) as loop_runner:
             if arguments.check or arguments.sync_commands:
-                return loop_runner.run(visit(bots, sync=not arguments.check))
-            loop, runner = loop_runner.get_loop(), Runner(source)
+                return loop_runner.run(visit_all(bots, sync=not arguments.check))
+            loop = loop_runner.get_loop()
             running = loop.create_task(runner.run(bots, watch=not arguments.no_watch))
             while True:
                 try:
