@@ -229,8 +229,9 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
     """Every bot by number, and warnings of what is only odd. Or raises every problem. None of the texts has a token."""
     warnings, bots = [], []
     from_file, problems = read_env_file(path) if path else ({}, [])
-    if path and os.name == "posix" and path.stat().st_mode & 0o004:
-        warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
+    with contextlib.suppress(OSError):  # it is gone since
+        if path and os.name == "posix" and path.stat().st_mode & 0o004:
+            warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
     values: Values = {}  # those that are known, and not blank
     first: dict[str, str] = {}  # of each number, bot and name the first source
     from_environment = {name: (text, f"{name} (the environment)") for name, text in environment.items()}
@@ -651,9 +652,10 @@ class Runner:
         last = self._seen
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            before, last = last, self._look()
-            if watch and before == last != self._seen:  # it lies still; it may be written in pieces
-                self.reload()
+            if watch:
+                before, last = last, self._look()
+                if before == last != self._seen:  # it lies still; it may be written in pieces
+                    self.reload()
             if time.monotonic() > self._report_at:
                 self._report()
             if time.monotonic() > self._tidy_at:
@@ -838,7 +840,7 @@ def notify(state: str) -> None:
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.setblocking(False)
-            systemd.sendto(state.encode(), address.replace("@", "\0", 1))
+            systemd.sendto(state.encode(), re.sub("^@", "\0", address))
 
 
 # --- What a bot costs ------------------------------------------------------------------------------------------------

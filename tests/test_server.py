@@ -22,7 +22,7 @@ class Systemd:
 
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address.replace("@", "\0", 1))
+        self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self._socket.setblocking(False)
         self._lines: list[str] = []
 
@@ -41,7 +41,7 @@ class Systemd:
 
 @pytest.fixture
 def systemd(tmp_path: Path, program: Program) -> Iterator[Systemd]:
-    address = str(tmp_path / "notify")
+    address = str(tmp_path / "not@ify")  # an @ has a meaning at the beginning alone
     program.environment["NOTIFY_SOCKET"] = address
     systemd = Systemd(address)
     yield systemd
