@@ -41,8 +41,10 @@ import contextlib
 import contextvars
 import dataclasses
 import difflib
+import functools
 import gc
 import io
+import itertools
 import logging
 import random
 import re
@@ -50,7 +52,7 @@ import socket
 import threading
 import time
 from asyncio import sslproto
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
 BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-WATCH_INTERVAL, TIDY_INTERVAL = 1, 600  # how often the env file is looked at; see tidy_memory
+TIDY_INTERVAL = 600  # see tidy_memory
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, other threads, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 
@@ -90,7 +92,6 @@ tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
 
 
 # --- Settings: the env file and the process environment --------------------------------------------------------------
-
 # What stands in the place of a token in this project's files and in others', if it has not a token's form.
 PLACEHOLDER = re.compile(
     r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
@@ -132,14 +133,11 @@ class BotSettings:
 def read_text(path: str, called: str) -> str:
     try:
         data = Path(path).read_bytes()  # in UTF-8, or in PowerShell's UTF-16
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        if "\0" in text:
-            raise UnicodeError
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{called} cannot be read: {error.strerror}. Check its path and permissions.") from None
-    except UnicodeError:
+    except ValueError:
         raise SettingsError(f"{called} is not a text file. Save it as plain text, in UTF-8.") from None
-    return text.replace("\r\n", "\n")
 
 
 def parse_token(text: str) -> str:
@@ -154,24 +152,20 @@ def parse_token(text: str) -> str:
 def parse_extensions(text: str) -> tuple[str, ...]:
     modules = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
     if any(it.endswith(".py") or not it.replace(".", "_").isidentifier() for it in modules):
-        how = "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between"
-        raise SettingsError(f"This is not the name of a module. {how}.")
+        raise SettingsError("Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between.")
     return modules
 
 
 def parse_intents(text: str) -> discord.Intents:
-    intents, groups = discord.Intents.none(), ("default", "all", "none")
-    if text.lstrip().startswith("-"):
-        text = f"{DEFAULT_INTENTS},{text}"
+    intents = parse_intents(DEFAULT_INTENTS) if text.lstrip().startswith("-") else discord.Intents.none()
     for name in filter(None, map(str.strip, text.lower().split(","))):
         flag = name.removeprefix("-")
         if flag in discord.Intents.VALID_FLAGS:
             setattr(intents, flag, flag == name)
-        elif name in groups:
+        elif name in ("default", "all", "none"):
             intents |= getattr(discord.Intents, name)()
         else:
-            known = [*groups, *discord.Intents.VALID_FLAGS]
-            meant = difflib.get_close_matches(flag, known, 1, 0)[0]
+            meant = difflib.get_close_matches(flag, ["default", "all", *discord.Intents.VALID_FLAGS], 1, 0)[0]
             raise SettingsError(f"There is no intent {flag}. Did you mean {meant}?")
     return intents
 
@@ -205,13 +199,13 @@ def read_env_file(path: Path) -> tuple[Values, list[str]]:
     return values, problems
 
 
-def read_bot(number: int, values: Values, problems: list[str]) -> BotSettings | None:
+def read_bot(number: str, values: Values, problems: list[str]) -> BotSettings | None:
     """One bot's settings: its own values, or those for all bots, or the defaults. Or else adds to the problems."""
     fields: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for template, (parse, default, _) in SETTINGS.items():
-        own, shared = (f"DISCORD_BOT_{template.replace('<N>', it)}" for it in (str(number), ""))
-        text, source = values.get(own) or values.get(shared) or (default.replace("<N>", str(number)), own)
+        own, shared = (f"DISCORD_BOT_{template.replace('<N>', it)}" for it in (number, ""))
+        text, source = values.get(own) or values.get(shared) or (default.replace("<N>", number), own)
         field = template.partition("<")[0].lower()
         if field == "token" and own not in values:
             continue
@@ -219,10 +213,14 @@ def read_bot(number: int, values: Values, problems: list[str]) -> BotSettings | 
             if field in sources:
                 raise SettingsError(f"{source} is set too. Keep one of them.")
             sources[field] = source
+            if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
+                raise SettingsError("There are curly quotes. Use straight ones, or none.")
+            if not text.strip().isprintable():
+                raise SettingsError("There is a line break or a control character. Is a quote unclosed?")
             fields[field] = parse(text)
         except SettingsError as error:
             problems.append(f"{sources[field]}: {error}")
-    return BotSettings(number, sources, **fields) if len(fields) == len(sources) else None
+    return BotSettings(int(number), sources, **fields) if len(fields) == len(sources) else None
 
 
 def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[list[BotSettings], list[str]]:
@@ -240,22 +238,18 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
         known = [f"DISCORD_BOT_{it.replace('<N>', number)}" for it in (SETTINGS if number else FOR_ALL)]
         if not name.upper().startswith(("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")) or not text.strip():
             continue
-        if name not in known:
+        if name in known:
+            values[name] = text, source
+            first.setdefault(number, source)
+        else:
             known += [f"DISCORD_BOT_{it.replace('<N>', number or '1')}" for it in SETTINGS]
             meant = difflib.get_close_matches(name.upper(), known, 1, 0)[0]
             warnings.append(f"{source}: Nothing reads this variable. Did you mean {meant}?")
-        elif re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
-            problems.append(f"{source}: There are curly quotes. Use straight ones, or none.")
-        elif not text.strip().isprintable():
-            problems.append(f"{source}: There is a line break or a control character. Is a quote unclosed?")
-        else:
-            values[name] = text, source
-            first.setdefault(number, source)
     for number in sorted(set(first) - {""}, key=int):
         if not {f"DISCORD_BOT_TOKEN{number}", f"DISCORD_BOT_TOKEN{number}_FILE"} & set(values):
             warnings.append(f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}.")
             continue
-        bot = read_bot(int(number), values, problems)
+        bot = read_bot(number, values, problems)
         if bot is None:
             continue
         bots.append(bot)
@@ -280,8 +274,6 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
 
 
 # --- What a bot does -------------------------------------------------------------------------------------------------
-
-
 class Ping(commands.Cog):
     """What a bot does that has no extensions: it answers `ping` with `pong`, but not itself and no other bot."""
 
@@ -292,7 +284,6 @@ class Ping(commands.Cog):
 
 
 # --- One entry and its life: log in, connect, retry, end -------------------------------------------------------------
-
 # Intents that are to be switched on in the Developer Portal: the application's flag, and the Portal's own name.
 PRIVILEGED_INTENTS = {
     "message_content": ("gateway_message_content", "Message Content Intent"),
@@ -329,8 +320,7 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
 
     refused = isinstance(error, discord.LoginFailure) or (isinstance(error, discord.HTTPException) and status == 401)
     if refused or code == 4004:
-        remedy = f"Make a new one at {portal} (Reset Token), and put it in."
-        return Failure(f"{token}: Discord refuses this token. {remedy}", final=True)
+        return Failure(f"{token}: Discord refuses this token. Make a new one at {portal} (Reset Token).", final=True)
     if isinstance(error, discord.PrivilegedIntentsRequired) or code == 4014:
         missing = " and ".join(bot.missing_intents) or "privileged intents that it asks for"
         remedy = f"Switch it on at {portal}, or change {intents}."
@@ -445,22 +435,11 @@ class Bot(commands.AutoShardedBot):
                 raise asyncio.CancelledError
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    socket = await self._connect_socket(url)
-                break
+                    self._sockets.append(await self._connect_socket(url))
+                self.entry.reconnects += len(lost)
+                return self._sockets[-1]
             except (OSError, aiohttp.ClientError) as error:
                 self.entry.failed(diagnose(error, self))
-        self.entry.backoff.succeeded()
-        self.entry.reconnects += len(lost)
-        self._sockets.append(socket)
-        close, turn = socket.close, asyncio.Lock()
-
-        async def close_in_turn(**how: Any) -> bool:
-            # Otherwise our close with 1000 wakes the reader, and the reader's own close with 4000 goes out first.
-            async with turn:
-                return await close(**how)
-
-        socket.close = close_in_turn  # type: ignore[method-assign]
-        return socket
 
     async def close(self) -> None:
         """Leave the gateway, let the bot's own code clean up, close the rest. A second call waits for the first."""
@@ -470,14 +449,20 @@ class Bot(commands.AutoShardedBot):
 
     async def _say_goodbye(self, caller: asyncio.Task[Any] | None) -> None:
         running_token.set(self.settings.token)
-        # With 1000 Discord shows the bot as offline at once.
-        await finish((socket.close(code=1000) for socket in self._sockets), GATEWAY_CLOSE_TIMEOUT)
+        closing = [asyncio.create_task(ws.close(code=1000)) for ws in self._sockets]
+        for ws, task in zip(self._sockets, closing, strict=True):
+            # With 1000 Discord shows the bot as offline at once. discord.py's own close, with 4000, would be quicker.
+            ws.close = lambda task=task, **_: asyncio.shield(task)  # type: ignore[method-assign, assignment]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATEWAY_CLOSE_TIMEOUT):
+                await asyncio.gather(*closing, return_exceptions=True)
         for task in set(tasks[self.settings.token]) - {caller, asyncio.current_task()}:
-            # What waits for an event would wait for ever, and what sends would fail.
-            task.cancel()
-        if not await finish([super().close()], CLEANUP_TIMEOUT):  # it unloads the extensions first
+            task.cancel()  # what waits for an event would wait for ever, and what sends would fail
+        clean_up = asyncio.create_task(super().close())  # it unloads the extensions first
+        if not (await asyncio.wait([clean_up], timeout=CLEANUP_TIMEOUT))[0]:
             log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_TIMEOUT)
-        await finish([self.http.close()], CLOSE_TIMEOUT)
+            clean_up.cancel()
+        await self.http.close()
         self.gone.set_result(None)
 
     async def on_command_error(self, context: commands.Context[Any], exception: commands.CommandError) -> None:
@@ -491,44 +476,10 @@ class Bot(commands.AutoShardedBot):
             self.entry.set_state("ready")
 
 
-async def finish(coroutines: Iterable[Coroutine[Any, Any, Any]], timeout: float) -> bool:
-    """Run all of these, and cancel what takes longer than the timeout. Returns whether nothing did."""
-    running = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    done, late = await asyncio.wait(running, timeout=timeout) if running else (set(), set())
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*done, return_exceptions=True)  # discord.py ignores errors at a close too
-    return not late
-
-
-class Backoff:
-    """When a bot may try again: after a random time that doubles with each failure. Uptime makes up for failures."""
-
-    def __init__(self) -> None:
-        self.until = self._failures = 0.0  # `until` by the monotonic clock
-        self._up_since: float | None = None
-
-    @property
-    def delay(self) -> float:
-        return max(0.0, self.until - time.monotonic())
-
-    def succeeded(self) -> None:
-        self._up_since = time.monotonic()
-
-    def failed(self, part: float = 1) -> None:
-        """Count a failure of this part of the bot's shards."""
-        now = time.monotonic()
-        if self._up_since is not None:
-            self._failures = max(0, self._failures - (now - self._up_since) / FORGIVE_AFTER)
-        self._up_since = None
-        self.until = max(self.until, now + random.uniform(0, min(MAX_DELAY, 2**self._failures)))
-        self._failures = min(self._failures + part, 10)  # 2**10 is more than MAX_DELAY
-
-
 class Entry:
     """One bot: its state, and the event that is set when it has ended, however that was."""
 
-    block = Backoff()  # Cloudflare blocks an IP address, so all bots share this one
+    blocked_until = 0.0  # by the monotonic clock; for all bots, because Cloudflare blocks an IP address
 
     def __init__(self, settings: BotSettings, on_change: Callable[[], None]) -> None:
         self.settings = settings
@@ -538,8 +489,7 @@ class Entry:
         self.failure = Failure("")  # the last one
         self.bot: Bot | None = None
         self.reconnects, self.asks_for_shards = 0, False
-        self.backoff = Backoff()
-        self._told_to_leave = False
+        self._until = self._failures = 0.0  # when it may try again, by the monotonic clock
         self._on_change = on_change
         self.task = asyncio.create_task(self._run())
 
@@ -548,7 +498,6 @@ class Entry:
         if settings == self.wanted == self.settings:
             self.settings = settings  # with another name or number, perhaps
         elif self.bot:
-            self._told_to_leave = True
             self.task.get_loop().create_task(self.bot.close())
         self.wanted = settings
 
@@ -556,9 +505,9 @@ class Entry:
         try:
             again = True
             while self.wanted and again:
-                self.settings, self._told_to_leave = self.wanted, False
+                self.settings = self.wanted
                 running_token.set(self.settings.token)
-                again = await self._attempt(Bot(self.settings, self)) or self._told_to_leave
+                again = await self._attempt(Bot(self.settings, self)) or self.wanted is not self.settings
             if self.wanted and self.failure.text:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
             else:
@@ -582,52 +531,55 @@ class Entry:
         cause = error.__cause__ if isinstance(error, GivenUp) else error
         if error is None:
             self.failure = Failure("")
-        if cause is not None:
+        elif cause is not None:
             self.failed(diagnose(cause, bot))
-            self.asks_for_shards = self.asks_for_shards or getattr(cause, "code", None) == 4011
+            self.asks_for_shards |= getattr(cause, "code", None) == 4011
         return error is not None and not self.failure.final
 
     @property
     def delay(self) -> float:
-        return max(self.backoff.delay, self.block.delay)
+        """In how many seconds it may try again."""
+        return max(0, max(self._until, Entry.blocked_until) - time.monotonic())
 
     async def pause(self) -> None:
         while self.delay:
             # After a block the bots come one by one, so that the first finds out for all whether it is over.
-            await asyncio.sleep(self.delay + (random.uniform(0, BLOCK_SPREAD) if self.block.delay else 0))
+            spread = BLOCK_SPREAD if Entry.blocked_until > time.monotonic() else 0
+            await asyncio.sleep(self.delay + random.uniform(0, spread))
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
-        self.failure = failure
-        if not failure.final:
-            self.backoff.failed(part)
-            waiting = self.block if failure.for_all else self.backoff
-            waiting.until = max(waiting.until, time.monotonic() + failure.wait)
-            log.warning("%s Trying again in %.1f s.", failure.text, self.delay, exc_info=failure.cause)
-            self.set_state("retrying")
+        self.failure, now = failure, time.monotonic()
+        if failure.final:
+            return
+        self._failures = max(0, self._failures - max(0, now - self._until) / FORGIVE_AFTER)
+        self._until = max(self._until, now + failure.wait, now + random.uniform(0, min(MAX_DELAY, 2**self._failures)))
+        self._failures = min(self._failures + part, 10)  # 2**10 is more than MAX_DELAY
+        if failure.for_all:
+            Entry.blocked_until = max(Entry.blocked_until, now + failure.wait)
+        log.warning("%s Trying again in %.1f s.", failure.text, self.delay, exc_info=failure.cause)
+        self.set_state("retrying")
 
     def set_state(self, state: str) -> None:
         self.state, self.since = state, time.time()
         self.failure = Failure("") if state == "ready" else self.failure
-        self._on_change()
+        contextvars.Context().run(self._on_change)  # what that logs is no bot's
 
 
 # --- All the entries together ----------------------------------------------------------------------------------------
-
-
 class Runner:
     """The running bots, and where their settings come from: the env file, the process environment and `--only`."""
 
     def __init__(self, env_file: Path | None, only: str | None) -> None:
         self.env_file, self._only, self._environment = env_file, only, dict(os.environ)
-        self._seen: object = None  # the state of the env file that was read
+        self._seen: bytes | None = None  # the content of the env file when it was read
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot ever has two sessions
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
-        self._report_at = self._tidy_at = float("inf")  # by the monotonic clock
+        self._report_at = float("inf")  # by the monotonic clock
 
     def read(self) -> list[BotSettings]:
-        is_first, self._seen = self._seen is None, self._look()
+        self._seen = self._look()
         bots, warnings = read_settings(self.env_file, self._environment)
         if self._only is not None:
             parts = [part.strip() for part in self._only.split(",")]
@@ -635,34 +587,31 @@ class Runner:
             missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in bots)]
             warnings += [f"--only: There is no bot {part}. These are there: {there}." for part in missing]
             bots = [bot for bot in bots if any(map(bot.is_meant_by, parts))]
-            if missing and (is_first or not bots):  # later it may have been removed from the file
+            if missing and not (self._entries and bots):  # later it may have been removed from the file
                 raise SettingsError(*warnings)
         for warning in warnings:
             log.warning(warning)
         return bots
 
-    def _look(self) -> object:
-        """What is different after each change of the env file."""
+    def _look(self) -> bytes | None:
         with contextlib.suppress(OSError):
-            status = os.stat(self.env_file or "")
-            return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+            return self.env_file.read_bytes() if self.env_file else None
         return None
 
     async def _keep_up(self, watch: bool) -> None:
+        """Follow the env file, report at last, tidy up now and then."""
         last = self._seen
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            if watch:
-                before, last = last, self._look()
-                if before == last != self._seen:  # it lies still; it may be written in pieces
-                    self.reload()
+        for second in itertools.count(1):
+            await asyncio.sleep(1)
+            before, last = last, self._look() if watch else self._seen
+            if before == last != self._seen:  # it lies still; it may be written in pieces
+                self.reload(start_ended=False)
             if time.monotonic() > self._report_at:
-                self._report()
-            if time.monotonic() > self._tidy_at:
+                self._on_change(overdue=True)
+            if second % TIDY_INTERVAL == 0:
                 tidy_memory()
-                self._tidy_at += TIDY_INTERVAL
 
-    def reload(self, *, start_ended: bool = False) -> None:
+    def reload(self, *, start_ended: bool = True) -> None:
         if self._stopping:
             return
         try:
@@ -670,8 +619,6 @@ class Runner:
             log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
         except SettingsError as error:
             log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
-        except Exception:
-            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
 
     def _apply(self, settings: list[BotSettings], start_ended: bool = False) -> str:
         """Make the running bots equal to the settings. Only what differs moves. Returns what that is."""
@@ -691,39 +638,33 @@ class Runner:
             elif bot is None:
                 del self._entries[bot_id]
         if any(changes.values()) and new:
-            self._unsettled = {"starting"}
-            self._report_at = time.monotonic() + SETTLE_TIMEOUT
+            self._unsettled, self._report_at = {"starting"}, time.monotonic() + SETTLE_TIMEOUT
         return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
 
-    def _on_change(self) -> None:
+    def _on_change(self, *, overdue: bool = False) -> None:
+        """Say how many bots are ready: to systemd each time, in the log once all have settled."""
+        states = [entry.state for entry in self._entries.values() if entry.wanted]
+        ready = f"{states.count('ready')} of {len(states)} bots are ready"
         if self._stopping:
             return
-        states = [entry.state for entry in self._entries.values() if entry.wanted]
-        notify(f"STATUS={states.count('ready')} of {len(states)} bots are ready")
-        if self._unsettled and not self._unsettled & set(states):
-            contextvars.Context().run(self._report)  # it is no bot's
+        notify(f"STATUS={ready}")
+        if overdue or (self._unsettled and not self._unsettled & set(states)):
+            log.info(ready)
+            self.show(but="ready")
+            self._unsettled, self._report_at = {"starting", "retrying"} & set(states), float("inf")
+            notify("READY=1")
+            tidy_memory()
 
-    def _report(self) -> None:
-        entries = [entry for entry in self._entries.values() if entry.wanted]
-        states = [entry.state for entry in entries]
-        log.info("%s of %s bots are ready", states.count("ready"), len(states))
-        for entry in entries:
-            if entry.state != "ready":
-                why = f": {entry.failure.text}" if entry.failure.text else ""
-                log.warning("%s is %s%s", entry.settings.name, entry.state, why)
-        self._unsettled = {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
-        self._report_at = float("inf")
-        notify("READY=1")
-        tidy_memory()
-        self._tidy_at = time.monotonic() + TIDY_INTERVAL
-
-    def show(self) -> None:
+    def show(self, but: str = "") -> None:
+        """Log a line for each bot, but not for those in that state."""
         for entry in self._entries.values():
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.since))
-            words = f"[{entry.settings.name}] {entry.state} since {since}"
+            words = f"{entry.settings.name} is {entry.state} since {since}"
             if entry.bot and entry.state == "ready":
                 words += f", latency {entry.bot.latency * 1000:.0f} ms, {len(entry.bot.guilds)} servers"
-            log.info("%s, %s reconnects", words, entry.reconnects)
+            words += f", {entry.reconnects} reconnects" + (entry.failure.text and f": {entry.failure.text}")
+            if entry.wanted and entry.state != but:
+                log.info(words)
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
@@ -733,15 +674,14 @@ class Runner:
             entry.want(None)
 
     def close_bot_of(self, error: SystemExit) -> None:
+        """Close the bot whose task ended with this error. With uvloop no such task is left, and it goes on."""
         for entry in self._entries.values():
             ended = [task for task in tasks[entry.settings.token] if task.done() and not task.cancelled()]
             if entry.bot and error in [task.exception() for task in ended]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.task.get_loop().create_task(entry.bot.close())
-                return
-        log.error("Some code of a bot calls exit(). The bots go on.")  # with uvloop, nobody knows whose code
 
-    async def run(self, settings: list[BotSettings], *, watch: bool) -> int:
+    async def run(self, settings: list[BotSettings], watch: bool) -> int:
         """Run the bots until they have all ended, by themselves or as asked. Returns the exit code."""
         asyncio.get_running_loop().set_task_factory(remember_task)
         handle_signals(self)
@@ -749,7 +689,7 @@ class Runner:
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
         while not all(entry.event.is_set() for entry in entries):
-            await asyncio.wait([entry.task for entry in entries])
+            await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
         await asyncio.gather(*(entry.task for entry in entries))  # raises what is a bug of this program
         code = EXIT_NEEDS_PERSON if any(entry.wanted and entry.failure.final for entry in entries) else EXIT_OK
@@ -769,33 +709,32 @@ def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: An
     return task
 
 
-async def visit(settings: BotSettings, sync: bool) -> str:
-    """Log a bot in by REST alone, and check it or upload its slash commands. Returns what came out."""
-    running_token.set(settings.token)
-    bot = Bot(settings)
-    try:
-        async with bot:
-            await bot.login(settings.token)
-            if sync:
-                uploaded = [f"/{command.name}" for command in await bot.tree.sync()]
-                return f"uploaded: {' '.join(uploaded) or 'none, it has none'}"
-            if bot.missing_intents:
-                raise discord.PrivilegedIntentsRequired(None)
-            assert bot.application is not None
-            permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
-            scopes = ("bot", "applications.commands")
-            invite = discord.utils.oauth_url(bot.application.id, permissions=permissions, scopes=scopes)
-            servers = bot.application.approximate_guild_count
-            return f"{bot.user!s:<20} {bot.application.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
-    except Exception as error:
-        failure = diagnose(error, bot)
-        log.error("%s", failure.text, exc_info=failure.cause)
-        return f"PROBLEM: {failure.text}"
-
-
 async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
-    outcomes = await asyncio.gather(*(visit(settings, sync) for settings in bots))
-    columns = "slash commands" if sync else f"{'on Discord':<20} {'id':<20} servers  intents"
+    """Log every bot in by REST alone, to check it or to upload its slash commands. Returns the exit code."""
+
+    async def visit(settings: BotSettings) -> str:
+        running_token.set(settings.token)
+        bot = Bot(settings)
+        try:
+            async with bot:
+                await bot.login(settings.token)
+                if sync:
+                    return " ".join(f"/{command.name}" for command in await bot.tree.sync()) or "none"
+                if bot.missing_intents:
+                    raise discord.PrivilegedIntentsRequired(None)
+                assert bot.application is not None
+                permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
+                scopes = ("bot", "applications.commands")
+                invite = discord.utils.oauth_url(bot.application.id, permissions=permissions, scopes=scopes)
+                servers = bot.application.approximate_guild_count
+                return f"{bot.user!s:<20} {bot.application.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
+        except Exception as error:
+            failure = diagnose(error, bot)
+            log.error("%s", failure.text, exc_info=failure.cause)
+            return f"PROBLEM: {failure.text}"
+
+    outcomes = await asyncio.gather(*map(visit, bots))
+    columns = "slash commands uploaded" if sync else f"{'on Discord':<20} {'id':<20} servers  intents"
     print(f"{'no.':>4} {'name':<20} {columns}")
     for settings, outcome in zip(bots, outcomes, strict=True):
         print(f"{settings.number:>4} {settings.name:<20} {outcome}")
@@ -803,24 +742,21 @@ async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
 
 
 # --- Signals ---------------------------------------------------------------------------------------------------------
-
-
 def handle_signals(runner: Runner) -> None:
     """Stop at the first stop signal, end at once at the second or after too much time, reload at SIGHUP."""
     loop, in_terminal, asked = asyncio.get_running_loop(), os.isatty(0), threading.Event()
+    actions: dict[str, Callable[[], None]] = {"SIGUSR1": runner.show, "SIGHUP": runner.reload}
 
     def handle(number: int, _frame: Any) -> None:
-        # A signal comes while the code of any bot is running, and is for none.
-        context, name = contextvars.Context(), signal.Signals(number).name
-        if name == "SIGUSR1":
-            loop.call_soon_threadsafe(runner.show, context=context)
-        elif name == "SIGHUP" and not (in_terminal and not os.isatty(0)):  # else somebody closed the window
-            loop.call_soon_threadsafe(lambda: runner.reload(start_ended=True), context=context)
-        elif asked.is_set():
-            os._exit(EXIT_BUG)
-        else:
+        name = signal.Signals(number).name
+        action = actions.get(name)
+        if action is None or (name == "SIGHUP" and in_terminal and not os.isatty(0)):  # somebody closed the window
+            if asked.is_set():
+                os._exit(EXIT_BUG)
             asked.set()
-            loop.call_soon_threadsafe(runner.stop, name, context=context)
+            action = functools.partial(runner.stop, name)
+        # A signal comes while the code of any bot is running, and is for none.
+        loop.call_soon_threadsafe(action, context=contextvars.Context())
 
     def last_resort() -> None:
         # In a thread, because code of a bot that blocks the event loop blocks everything else.
@@ -836,7 +772,7 @@ def handle_signals(runner: Runner) -> None:
 
 def notify(state: str) -> None:
     """Tell systemd, if it asked: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html"""
-    address = os.environ.get("NOTIFY_SOCKET", "")
+    address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.setblocking(False)
@@ -844,8 +780,6 @@ def notify(state: str) -> None:
 
 
 # --- What a bot costs ------------------------------------------------------------------------------------------------
-
-
 def new_event_loop() -> Any:
     """An event loop for many bots; uvloop's where that is installed."""
     # Young objects are looked at less often, old ones by tidy_memory alone: for 100 busy bots the collector took 8 % of
@@ -854,11 +788,11 @@ def new_event_loop() -> Any:
     # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes. Not
     # public; where it has another name, and with uvloop, this changes nothing.
     sslproto.SSLProtocol.max_size = 32 * 1024
-    with contextlib.suppress(ImportError):
-        import uvloop  # type: ignore[import-not-found, unused-ignore]
-
-        return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    try:
+        import uvloop as loops  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        loops = asyncio
+    return loops.new_event_loop()
 
 
 def tidy_memory() -> None:
@@ -869,21 +803,10 @@ def tidy_memory() -> None:
 
 
 # --- Logging ---------------------------------------------------------------------------------------------------------
-
-
-class WithoutTokens:
-    """A stream that writes a bot's name in the place of its token, whoever prints it."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> Any:
-        for token, name in names.items():
-            text = text.replace(token, f"[token of {name}]")
-        return self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+def write_without_tokens(write: Callable[[str], int], text: str) -> int:
+    for token, name in names.items():
+        text = text.replace(token, f"[token of {name}]")
+    return write(text)
 
 
 def name_the_bot(record: logging.LogRecord) -> bool:
@@ -901,20 +824,18 @@ def name_the_bot(record: logging.LogRecord) -> bool:
 
 def set_up_logging(level: str) -> None:
     """Log to stderr as discord.py does, in colour where the terminal has it. Keep tokens out of all that is printed."""
-    sys.stdout, sys.stderr = WithoutTokens(sys.stdout), WithoutTokens(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.write = functools.partial(write_without_tokens, stream.write)  # type: ignore[method-assign]
     handler = logging.StreamHandler()
     handler.addFilter(name_the_bot)
     plain = logging.Formatter("[{asctime}] [{levelname:<8}] {name}: {message}", "%Y-%m-%d %H:%M:%S", "{")
-    # In a container discord.py writes colours even into a file.
-    formatter = discord.utils.MISSING if sys.stderr.isatty() else plain
+    formatter = discord.utils.MISSING if sys.stderr.isatty() else plain  # else a container has colours in its files
     discord.utils.setup_logging(handler=handler, formatter=formatter, level=logging.getLevelName(level.upper()))
     # At every start discord.py warns of packages that only voice needs. Without them, voice says so when it is used.
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
 
 
 # --- The command line ------------------------------------------------------------------------------------------------
-
-
 def main(argv: list[str] | None = None) -> int:
     variables = "\n".join(f"  DISCORD_BOT_{template:<16}{text}" for template, (_, _, text) in SETTINGS.items())
     parser = argparse.ArgumentParser(
@@ -923,13 +844,13 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     levels = ("debug", "info", "warning", "error", "critical")
+    version = f"run_bots {__version__}, discord.py {discord.__version__}"
     parser.add_argument("--env-file", metavar="PATH", help="default: .env in this folder, or else beside the script")
     parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
     parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
     parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
     parser.add_argument("--no-watch", action="store_true", help="read the env file again only at SIGHUP")
     parser.add_argument("--log-level", default="info", type=str.lower, choices=levels, help="default: info")
-    version = f"run_bots {__version__}, discord.py {discord.__version__}"
     parser.add_argument("--version", action="version", version=version)
     arguments = parser.parse_args(argv)
     set_up_logging(arguments.log_level)
@@ -937,20 +858,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         named = arguments.env_file
         candidates = [Path(".env"), Path(__file__).with_name(".env")] if named is None else [Path(named)]
-        env_file = next((path for path in candidates if os.path.isfile(path)), None)
+        env_file = next(filter(os.path.isfile, candidates), None)
         if named is not None and env_file is None:
             raise SettingsError(f"There is no file {named}. Check --env-file.")
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
         log.info("%s bots from %s", len(bots), env_file or "the environment")
         with asyncio.Runner(loop_factory=new_event_loop) as loop_runner:
-            if arguments.check or arguments.sync_commands:
-                return loop_runner.run(visit_all(bots, sync=not arguments.check))
             loop = loop_runner.get_loop()
-            running = loop.create_task(runner.run(bots, watch=not arguments.no_watch))
+            visiting = arguments.check or arguments.sync_commands
+            work = visit_all(bots, sync=not arguments.check) if visiting else runner.run(bots, not arguments.no_watch)
+            task = loop.create_task(work)
             while True:
                 try:
-                    return loop.run_until_complete(running)
+                    return loop.run_until_complete(task)
                 except SystemExit as error:  # of some task of one bot, and no reason to end the others
                     runner.close_bot_of(error)
     except SettingsError as error:

@@ -194,7 +194,7 @@ async def test_a_gateway_without_an_answer_is_given_up_and_tried_again(program: 
     program.change_script("LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30", "LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 1")
     program.write_env(discord.add_bot("bot"))
     await program.start()
-    await program.logged("bot is retrying: Discord does not answer")
+    await program.logged("reconnects: Discord does not answer")
     await program.logged("ready as bot")
     await program.logged("1 of 1 bots are ready")
     assert await program.stop() == 0
@@ -343,8 +343,8 @@ async def test_the_summary_says_what_the_others_lack(program: Program, discord: 
     program.write_env(*bots)
     await program.start()
     await program.logged("1 of 3 bots are ready")
-    await program.logged("flaky is retrying: Discord answers with status 503")
-    await program.logged("off is stopped: ")
+    await program.logged("reconnects: Discord answers with status 503")
+    await program.logged("off is stopped since ")
     assert await program.stop() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import discord as library
 import pytest
 
 import run_bots
@@ -116,27 +117,37 @@ async def test_a_proxy_that_refuses_the_gateway_is_no_refused_token_and_no_tight
     program.assert_clean()
 
 
+class Idle(run_bots.Entry):
+    """An entry that only counts its failures."""
+
+    async def _run(self) -> None:
+        pass
+
+
+BOT = run_bots.BotSettings(1, {}, "bot", "token", "!", (), library.Intents.none())
+
+
 @pytest.mark.parametrize("uptime", [0, 1, 60, 299, 301, 900, "now and then", "at random"])
-def test_no_pattern_of_failures_brings_a_bot_near_a_thousand_connections_a_day(
+async def test_no_pattern_of_failures_brings_a_bot_near_a_thousand_connections_a_day(
     uptime: float | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(run_bots.time, "monotonic", lambda: now)
-    monkeypatch.setattr(run_bots.random, "uniform", random.Random(5).uniform)
     chance = random.Random(6)
-    backoff = run_bots.Backoff()
+    entry = Idle(BOT, lambda: None)
     connections = 0
-    for _ in range(2000):  # days without Discord before
-        backoff.failed()
-    while now < 86_400:
-        connections += 1
-        backoff.succeeded()
-        if uptime == "now and then":
-            now += 3600 if connections % 8 == 0 else 0
-        elif uptime == "at random":
-            now += chance.expovariate(1 / 300)
-        else:
-            now += float(uptime)
-        backoff.failed()
-        now += backoff.delay
+    with monkeypatch.context() as clock:  # the event loop needs it back
+        clock.setattr(run_bots.time, "monotonic", lambda: now)
+        clock.setattr(run_bots.random, "uniform", random.Random(5).uniform)
+        for _ in range(2000):  # days without Discord before
+            entry.failed(run_bots.Failure("No network."))
+        while now < 86_400:
+            connections += 1
+            if uptime == "now and then":
+                now += 3600 if connections % 8 == 0 else 0
+            elif uptime == "at random":
+                now += chance.expovariate(1 / 300)
+            else:
+                now += float(uptime)
+            entry.failed(run_bots.Failure("The gateway connection was lost."))
+            now += entry.delay
     assert connections < 350

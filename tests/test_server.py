@@ -130,12 +130,12 @@ async def test_sigusr1_logs_one_line_for_each_bot(program: Program, discord: Loc
     await program.logged("[up] ready as up", times=2)
     before = len(program.stderr)
     program.send(signal.SIGUSR1)
-    await program.logged("[off] stopped since")
+    await program.logged("off is stopped since", times=2)
     lines = [line for line in program.stderr[before:].splitlines() if " since " in line]
     assert len(lines) == 3
-    assert re.search(rf"\[up\] ready since {TIME}, latency \d+ ms, 1 servers, 1 reconnects$", lines[0])
-    assert re.search(rf"\[down\] (retrying|starting) since {TIME}", lines[1])
-    assert re.search(rf"\[off\] stopped since {TIME}", lines[2])
+    assert re.search(rf"up is ready since {TIME}, latency \d+ ms, 1 servers, 1 reconnects$", lines[0])
+    assert re.search(rf"down is (retrying|starting) since {TIME}", lines[1])
+    assert re.search(rf"off is stopped since {TIME}, 0 reconnects: ", lines[2])
     assert up.ready
     assert await program.stop() == 0
     program.assert_clean()
