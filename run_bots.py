@@ -36,7 +36,6 @@ if __name__ == "__main__":  # the imports below take about a second, and there i
 import argparse
 import asyncio
 import base64
-import collections
 import contextlib
 import contextvars
 import dataclasses
@@ -44,7 +43,6 @@ import difflib
 import functools
 import gc
 import io
-import itertools
 import logging
 import random
 import re
@@ -68,19 +66,17 @@ except ModuleNotFoundError as missing:
 
 __version__ = "1.0.0"
 PORTAL = "https://discord.com/developers/applications"
-# Those after which a person has to do something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
+# A person has to mend something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
 FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 SHARDING_FROM = 1000  # servers; with fewer, Discord recommends one shard, and need not be asked
-# The rest are seconds. After these a login or a gateway connection without an answer is given up and tried again:
-LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30
+LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30  # seconds, as all that follow; what has no answer by then is tried again
 # Between two attempts a bot waits a random time up to 1, 2, 4, 8 … MAX_DELAY. One failure is forgotten for each
 # FORGIVE_AFTER of uptime. So, however it fails, it makes about 86,400 / 300 = 288 connections a day at most. Discord
 # resets the token at 1,000 IDENTIFYs: https://docs.discord.com/developers/events/gateway#session-start-limit-object
 MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
-BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
+BLOCK_DELAY = 60  # where a block of the IP address does not say how long it lasts
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-TIDY_INTERVAL = 600  # see tidy_memory
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, other threads, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
 
@@ -88,12 +84,12 @@ log = logging.getLogger("run_bots")
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its code has started.
 running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
 names: dict[str, str] = {}
-tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
+tasks: dict[str, set[asyncio.Task[Any]]] = {}
 
 
 # --- Settings: the env file and the process environment --------------------------------------------------------------
-# What stands in the place of a token in this project's files and in others', if it has not a token's form.
-PLACEHOLDER = re.compile(
+# What people leave in the place of a token. A text of a token's form, with three long parts, is none.
+PLACEHOLDER = (
     r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
     r"|\W*(the|bot|discord)?\W*(token|todo|none|change.?me)$)"
 )
@@ -119,10 +115,9 @@ class BotSettings:
     @property
     def bot_id(self) -> str:
         """The bot's id, which is the first part of a token in base64; the whole token if it is something else."""
-        try:
+        with contextlib.suppress(ValueError):
             return str(int(base64.b64decode(self.token.partition(".")[0] + "==")))
-        except ValueError:
-            return self.token
+        return self.token
 
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's number or name, or a range of numbers around it."""
@@ -142,7 +137,7 @@ def read_text(path: str, called: str) -> str:
 
 def parse_token(text: str) -> str:
     token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
-    if PLACEHOLDER.match(token):
+    if re.match(PLACEHOLDER, token):
         raise SettingsError("This is a placeholder. Put the bot's own token there.")
     if not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
         raise SettingsError("It is empty, or has a space or another character that no token has. Copy it again.")
@@ -181,6 +176,7 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {
     "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"what Discord tells it; default: {DEFAULT_INTENTS}"),
 }
 FOR_ALL = ("PREFIX<N>", "EXTENSIONS<N>", "INTENTS<N>")  # without a number, for every bot that has none of its own
+OURS = ("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")  # other names are the business of the bots' own code
 
 
 def read_env_file(path: Path) -> tuple[Values, list[str]]:
@@ -199,8 +195,8 @@ def read_env_file(path: Path) -> tuple[Values, list[str]]:
     return values, problems
 
 
-def read_bot(number: str, values: Values, problems: list[str]) -> BotSettings | None:
-    """One bot's settings: its own values, or those for all bots, or the defaults. Or else adds to the problems."""
+def read_bot(number: str, values: Values, problems: list[str]) -> list[BotSettings]:
+    """One bot's settings: its own values, or those for all bots, or the defaults. Or nothing but more problems."""
     fields: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for template, (parse, default, _) in SETTINGS.items():
@@ -220,56 +216,51 @@ def read_bot(number: str, values: Values, problems: list[str]) -> BotSettings | 
             fields[field] = parse(text)
         except SettingsError as error:
             problems.append(f"{sources[field]}: {error}")
-    return BotSettings(int(number), sources, **fields) if len(fields) == len(sources) else None
+    return [BotSettings(int(number), sources, **fields)] if len(fields) == len(sources) else []
 
 
 def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[list[BotSettings], list[str]]:
     """Every bot by number, and warnings of what is only odd. Or raises every problem. None of the texts has a token."""
-    warnings, bots = [], []
+    bots: list[BotSettings] = []
+    warnings = []
     from_file, problems = read_env_file(path) if path else ({}, [])
     with contextlib.suppress(OSError):  # it is gone since
         if path and os.name == "posix" and path.stat().st_mode & 0o004:
             warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
-    values: Values = {}  # those that are known, and not blank
+    values = from_file | {name: (text, f"{name} (the environment)") for name, text in environment.items()}
+    values = {name: it for name, it in values.items() if it[0].strip() and name.upper().startswith(OURS)}
+    numbers = {number for name in values for number in re.findall("[1-9][0-9]*", name)[:1]}
+    known = {f"DISCORD_BOT_{it.replace('<N>', number)}": number for number in numbers | {"1"} for it in SETTINGS}
+    known |= {f"DISCORD_BOT_{it.replace('<N>', '')}": "" for it in FOR_ALL}
+    for name in [name for name in values if name not in known]:
+        meant = difflib.get_close_matches(name.upper(), known, 1, 0)[0]
+        warnings.append(f"{values.pop(name)[1]}: Nothing reads this variable. Did you mean {meant}?")
     first: dict[str, str] = {}  # of each number, bot and name the first source
-    from_environment = {name: (text, f"{name} (the environment)") for name, text in environment.items()}
-    for name, (text, source) in (from_file | from_environment).items():
-        number = "".join(re.findall("[1-9][0-9]*", name)[:1])
-        known = [f"DISCORD_BOT_{it.replace('<N>', number)}" for it in (SETTINGS if number else FOR_ALL)]
-        if not name.upper().startswith(("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")) or not text.strip():
-            continue
-        if name in known:
-            values[name] = text, source
-            first.setdefault(number, source)
-        else:
-            known += [f"DISCORD_BOT_{it.replace('<N>', number or '1')}" for it in SETTINGS]
-            meant = difflib.get_close_matches(name.upper(), known, 1, 0)[0]
-            warnings.append(f"{source}: Nothing reads this variable. Did you mean {meant}?")
+    for name, (_, source) in values.items():
+        first.setdefault(known[name], source)
     for number in sorted(set(first) - {""}, key=int):
-        if not {f"DISCORD_BOT_TOKEN{number}", f"DISCORD_BOT_TOKEN{number}_FILE"} & set(values):
+        if f"DISCORD_BOT_TOKEN{number}" in values or f"DISCORD_BOT_TOKEN{number}_FILE" in values:
+            bots += read_bot(number, values, problems)
+        else:
             warnings.append(f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}.")
-            continue
-        bot = read_bot(number, values, problems)
-        if bot is None:
-            continue
-        bots.append(bot)
+    for bot in bots:
         if bot.token.count(".") != 2:
             warnings.append(f"{bot.sources['token']}: This does not look like a token, which has three parts.")
-        for key, what, field in (bot.bot_id, "bot", "token"), (bot.name, f"name ({bot.name})", "name"):
-            other = first.setdefault(f"{field} {key}", bot.sources[field])
-            if other != bot.sources[field]:
-                problems.append(f"{bot.sources[field]}: This is the same {what} as {other}. Every bot needs its own.")
+        for field, key, what in ("token", bot.bot_id, "bot"), ("name", bot.name, f"name ({bot.name})"):
+            source, other = bot.sources[field], first.setdefault(f"{field} {key}", bot.sources[field])
+            if other != source:
+                problems.append(f"{source}: This is the same {what} as {other}. Every bot needs its own.")
     if not bots and not problems:
         looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
-        where = f"For each bot, open {PORTAL}, choose your application, then Bot, then Reset Token."
-        how = "Copy .env.example to .env, and write the token there: DISCORD_BOT_TOKEN1=your token"
-        problems = [*warnings, f"There is no bot to run. {looked}", where, how]
+        how = "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
+        where = f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
+        problems = [*warnings, f"There is no bot to run. {looked}", how, where]
     if problems:
         raise SettingsError(*dict.fromkeys(problems))
-    names.update((bot.token, bot.name) for bot in bots)
     for name in set(from_file) - set(environment):  # for the bots' own code
         if not name.startswith("DISCORD_BOT_TOKEN") and "=" not in name:
             os.environ[name] = from_file[name][0]
+    names.update((bot.token, bot.name) for bot in bots)
     return bots, warnings
 
 
@@ -294,7 +285,7 @@ NOT_THE_USERS = (__file__, "<frozen ", os.path.dirname(discord.__file__))  # how
 
 
 class GivenUp(BaseException):
-    """This client is of no more use; the cause may say why. No `Exception`: discord.py would catch it and go on."""
+    """This client is of no more use. No `Exception`, because discord.py would catch that and go on."""
 
 
 @dataclasses.dataclass
@@ -322,9 +313,8 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
     if refused or code == 4004:
         return Failure(f"{token}: Discord refuses this token. Make a new one at {portal} (Reset Token).", final=True)
     if isinstance(error, discord.PrivilegedIntentsRequired) or code == 4014:
-        missing = " and ".join(bot.missing_intents) or "privileged intents that it asks for"
-        remedy = f"Switch it on at {portal}, or change {intents}."
-        return Failure(f"{token}: The bot may not use the {missing}. {remedy}", final=True)
+        missing = " and ".join(bot.missing_intents) or "privileged intent"
+        return Failure(f"{token}: The {missing} is off. Switch it on at {portal}, or change {intents}.", final=True)
     if isinstance(error, commands.ExtensionError):
         cause = getattr(error, "original", None)
         why = f"{type(cause).__name__}: {cause}" if cause else "It has no function: async def setup(bot)"
@@ -334,15 +324,13 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
         frames = cause and cause.__traceback__  # from the first of the user's own
         while frames and frames.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
             frames = frames.tb_next
-        cause = cause and cause.with_traceback(frames)
-        return Failure(f"{extensions}: {error.name} does not load. {why}.", final=True, cause=cause)
+        text = f"{extensions}: {error.name} does not load. {why}."
+        return Failure(text, final=True, cause=cause and cause.with_traceback(frames))
     if isinstance(error, discord.app_commands.CommandSyncFailure):
         return Failure(f"{extensions}: Discord refuses the slash commands. {error}", final=True)
-    if code == 4011 and bot.entry and (bot.guilds or not bot.entry.asks_for_shards):
-        return Failure("Discord wants this bot to run in shards.")
-    if code in FINAL_CLOSE_CODES:
-        remedy = f"Update discord.py, or change {intents}."
-        return Failure(f"{token}: Discord refuses the connection (close code {code}). {remedy}", final=True)
+    wants_shards = code == 4011 and bot.entry and (bot.guilds or not bot.entry.asks_for_shards)
+    if code in FINAL_CLOSE_CODES and not wants_shards:
+        return Failure(f"{token}: Refused (close code {code}). Update discord.py, or change {intents}.", final=True)
 
     if isinstance(error, discord.RateLimited):
         return Failure(f"Discord asks this bot to wait {error.retry_after:.0f} s.", wait=error.retry_after)
@@ -369,19 +357,17 @@ class Bot(commands.AutoShardedBot):
     """discord.py's bot, as one of many: it asks its entry before it connects, and it leaves Discord at once."""
 
     def __init__(self, settings: BotSettings, entry: "Entry | None" = None) -> None:
-        # Without the text of messages, a bot still hears commands that begin with its mention.
+        # Without the message content intent, a bot still hears commands that begin with its mention.
         prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
         # A bot that only answers ping needs no help command and no cache of messages, which takes memory and time.
         options: Any = {} if settings.extensions else {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, shard_count=1, **options)
         self.settings, self.entry = settings, entry
-        self.gone = asyncio.get_running_loop().create_future()  # done when the bot is closed, whoever closed it
         self._goodbye: asyncio.Task[None] | None = None
         self._sockets: list[aiohttp.ClientWebSocketResponse] = []
         # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
         # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
-        self._connect_socket = self.http.ws_connect
-        self.http.ws_connect = self._open_socket  # type: ignore[method-assign]
+        self._connect_socket, self.http.ws_connect = self.http.ws_connect, self._open_socket  # type: ignore[method-assign]
         for event in ("on_connect", "on_resumed"):
             self.add_listener(self._report_ready, event)
 
@@ -412,12 +398,6 @@ class Bot(commands.AutoShardedBot):
         if self.entry and (many or self.entry.asks_for_shards):
             self.entry.asks_for_shards = True
             self.shard_count = None  # type: ignore[assignment]  # connect() asks Discord
-
-    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
-        await super().before_identify_hook(shard_id, initial=initial)
-        for other in self._sockets:  # discord.py launches all shards before it looks how the first one fared
-            if other.close_code in FINAL_CLOSE_CODES:
-                raise GivenUp from discord.ConnectionClosed(other, shard_id=None)
 
     async def _open_socket(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """Connect to the gateway as soon as the bot may. Raises `GivenUp` if that takes long."""
@@ -456,14 +436,13 @@ class Bot(commands.AutoShardedBot):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATEWAY_CLOSE_TIMEOUT):
                 await asyncio.gather(*closing, return_exceptions=True)
-        for task in set(tasks[self.settings.token]) - {caller, asyncio.current_task()}:
+        for task in set(tasks.get(self.settings.token, ())) - {caller, asyncio.current_task()}:
             task.cancel()  # what waits for an event would wait for ever, and what sends would fail
         clean_up = asyncio.create_task(super().close())  # it unloads the extensions first
         if not (await asyncio.wait([clean_up], timeout=CLEANUP_TIMEOUT))[0]:
             log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_TIMEOUT)
             clean_up.cancel()
         await self.http.close()
-        self.gone.set_result(None)
 
     async def on_command_error(self, context: commands.Context[Any], exception: commands.CommandError) -> None:
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
@@ -524,16 +503,14 @@ class Entry:
         self.bot = bot
         async with bot:
             running = asyncio.create_task(bot.start(self.settings.token))
-            await asyncio.wait({running, bot.gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running})
             await bot.close()  # what discord.py does at the end of this block waits for its own part alone
-        await asyncio.wait({running}, timeout=CLOSE_TIMEOUT)  # it may have to say why
-        error = running.exception() if running.done() and not running.cancelled() else None
-        cause = error.__cause__ if isinstance(error, GivenUp) else error
+        error = None if running.cancelled() else running.exception()
         if error is None:
             self.failure = Failure("")
-        elif cause is not None:
-            self.failed(diagnose(cause, bot))
-            self.asks_for_shards |= getattr(cause, "code", None) == 4011
+        elif not isinstance(error, GivenUp):
+            self.failed(diagnose(error, bot))
+            self.asks_for_shards |= getattr(error, "code", None) == 4011
         return error is not None and not self.failure.final
 
     @property
@@ -542,10 +519,8 @@ class Entry:
         return max(0, max(self._until, Entry.blocked_until) - time.monotonic())
 
     async def pause(self) -> None:
-        while self.delay:
-            # After a block the bots come one by one, so that the first finds out for all whether it is over.
-            spread = BLOCK_SPREAD if Entry.blocked_until > time.monotonic() else 0
-            await asyncio.sleep(self.delay + random.uniform(0, spread))
+        while self.delay:  # another bot may find out in the meantime that the address is still blocked
+            await asyncio.sleep(self.delay)
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
@@ -553,7 +528,8 @@ class Entry:
         if failure.final:
             return
         self._failures = max(0, self._failures - max(0, now - self._until) / FORGIVE_AFTER)
-        self._until = max(self._until, now + failure.wait, now + random.uniform(0, min(MAX_DELAY, 2**self._failures)))
+        delay = failure.wait + random.uniform(0, min(MAX_DELAY, 2**self._failures))
+        self._until = max(self._until, now + delay)
         self._failures = min(self._failures + part, 10)  # 2**10 is more than MAX_DELAY
         if failure.for_all:
             Entry.blocked_until = max(Entry.blocked_until, now + failure.wait)
@@ -576,7 +552,6 @@ class Runner:
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot ever has two sessions
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
-        self._report_at = float("inf")  # by the monotonic clock
 
     def read(self) -> list[BotSettings]:
         self._seen = self._look()
@@ -599,17 +574,12 @@ class Runner:
         return None
 
     async def _keep_up(self, watch: bool) -> None:
-        """Follow the env file, report at last, tidy up now and then."""
         last = self._seen
-        for second in itertools.count(1):
+        while True:
             await asyncio.sleep(1)
             before, last = last, self._look() if watch else self._seen
             if before == last != self._seen:  # it lies still; it may be written in pieces
                 self.reload(start_ended=False)
-            if time.monotonic() > self._report_at:
-                self._on_change(overdue=True)
-            if second % TIDY_INTERVAL == 0:
-                tidy_memory()
 
     def reload(self, *, start_ended: bool = True) -> None:
         if self._stopping:
@@ -638,20 +608,21 @@ class Runner:
             elif bot is None:
                 del self._entries[bot_id]
         if any(changes.values()) and new:
-            self._unsettled, self._report_at = {"starting"}, time.monotonic() + SETTLE_TIMEOUT
+            self._unsettled = {"starting"}
+            asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, True)
         return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
 
-    def _on_change(self, *, overdue: bool = False) -> None:
+    def _on_change(self, overdue: bool = False) -> None:
         """Say how many bots are ready: to systemd each time, in the log once all have settled."""
         states = [entry.state for entry in self._entries.values() if entry.wanted]
         ready = f"{states.count('ready')} of {len(states)} bots are ready"
         if self._stopping:
             return
         notify(f"STATUS={ready}")
-        if overdue or (self._unsettled and not self._unsettled & set(states)):
+        if self._unsettled and (overdue or not self._unsettled & set(states)):
             log.info(ready)
             self.show(but="ready")
-            self._unsettled, self._report_at = {"starting", "retrying"} & set(states), float("inf")
+            self._unsettled = {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
             notify("READY=1")
             tidy_memory()
 
@@ -676,8 +647,8 @@ class Runner:
     def close_bot_of(self, error: SystemExit) -> None:
         """Close the bot whose task ended with this error. With uvloop no such task is left, and it goes on."""
         for entry in self._entries.values():
-            ended = [task for task in tasks[entry.settings.token] if task.done() and not task.cancelled()]
-            if entry.bot and error in [task.exception() for task in ended]:
+            its = tasks[entry.settings.token]
+            if entry.bot and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.task.get_loop().create_task(entry.bot.close())
 
@@ -703,7 +674,7 @@ class Runner:
 def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     """A task factory that keeps each bot's tasks, so that they end with the bot."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-    its = tasks[running_token.get()]
+    its = tasks.setdefault(running_token.get(), set())
     its.add(task)
     task.add_done_callback(its.discard)
     return task
@@ -782,9 +753,9 @@ def notify(state: str) -> None:
 # --- What a bot costs ------------------------------------------------------------------------------------------------
 def new_event_loop() -> Any:
     """An event loop for many bots; uvloop's where that is installed."""
-    # Young objects are looked at less often, old ones by tidy_memory alone: for 100 busy bots the collector took 8 % of
-    # the time, held up every reply for up to 0.1 s, and found next to nothing.
-    gc.set_threshold(10_000, 1_000_000, 1_000_000)
+    # Young objects are looked at less often, and those of the settled bots no more, see tidy_memory: with 100 busy bots
+    # the collector took 8 % of the time, held up every reply for up to 0.1 s, and found next to nothing.
+    gc.set_threshold(10_000)
     # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes. Not
     # public; where it has another name, and with uvloop, this changes nothing.
     sslproto.SSLProtocol.max_size = 32 * 1024
@@ -845,7 +816,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     levels = ("debug", "info", "warning", "error", "critical")
     version = f"run_bots {__version__}, discord.py {discord.__version__}"
-    parser.add_argument("--env-file", metavar="PATH", help="default: .env in this folder, or else beside the script")
+    words = "default: .env in this folder, or else beside the script"
+    parser.add_argument("--env-file", metavar="PATH", type=Path, help=words)
     parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
     parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
     parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
@@ -856,11 +828,10 @@ def main(argv: list[str] | None = None) -> int:
     set_up_logging(arguments.log_level)
     sys.path[:0] = [str(Path.cwd()), str(Path(__file__).resolve().parent)]  # where extensions are found
     try:
-        named = arguments.env_file
-        candidates = [Path(".env"), Path(__file__).with_name(".env")] if named is None else [Path(named)]
+        candidates = [arguments.env_file] if arguments.env_file else [Path(".env"), Path(__file__).with_name(".env")]
         env_file = next(filter(os.path.isfile, candidates), None)
-        if named is not None and env_file is None:
-            raise SettingsError(f"There is no file {named}. Check --env-file.")
+        if arguments.env_file and not env_file:
+            raise SettingsError(f"There is no file {arguments.env_file}. Check --env-file.")
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
         log.info("%s bots from %s", len(bots), env_file or "the environment")

@@ -272,18 +272,6 @@ async def test_a_bot_in_many_servers_asks_discord_for_its_shards_first(program: 
     program.assert_clean()
 
 
-async def test_a_refusal_is_not_asked_for_again_by_the_next_shard(program: Program, discord: LocalDiscord) -> None:
-    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(12)]
-    program.change_script("SHARDING_FROM = 1000", "SHARDING_FROM = 10")
-    bot = discord.add_bot("bot", guilds=guilds, shards=3, privileged=set())
-    program.write_env(bot)
-    await program.start()
-    assert await program.end() == 78
-    assert len(bot.identifies) == 1
-    assert "Message Content Intent" in program.lines_of("bot")[-1]
-    program.assert_clean()
-
-
 async def test_shards_that_reconnect_one_after_another_stay_in_their_sessions(
     program: Program, discord: LocalDiscord
 ) -> None:
