@@ -71,7 +71,7 @@ FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 SHARDING_FROM = 1000  # servers; with fewer, Discord recommends one shard, and need not be asked
 LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30  # seconds, as all that follow; what has no answer by then is tried again
 # Between two attempts a bot waits a random time up to 1, 2, 4, 8 … MAX_DELAY. One failure is forgotten for each
-# FORGIVE_AFTER of uptime. So, however it fails, it makes about 86,400 / 300 = 288 connections a day at most. Discord
+# FORGIVE_AFTER without one. So, however it fails, it makes about 86,400 / 300 = 288 connections a day at most. Discord
 # resets the token at 1,000 IDENTIFYs: https://docs.discord.com/developers/events/gateway#session-start-limit-object
 MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
@@ -221,7 +221,6 @@ def read_bot(number: str, values: Values, problems: list[str]) -> list[BotSettin
 
 def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[list[BotSettings], list[str]]:
     """Every bot by number, and warnings of what is only odd. Or raises every problem. None of the texts has a token."""
-    bots: list[BotSettings] = []
     warnings = []
     from_file, problems = read_env_file(path) if path else ({}, [])
     with contextlib.suppress(OSError):  # it is gone since
@@ -235,14 +234,11 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
     for name in [name for name in values if name not in known]:
         meant = difflib.get_close_matches(name.upper(), known, 1, 0)[0]
         warnings.append(f"{values.pop(name)[1]}: Nothing reads this variable. Did you mean {meant}?")
-    first: dict[str, str] = {}  # of each number, bot and name the first source
-    for name, (_, source) in values.items():
-        first.setdefault(known[name], source)
-    for number in sorted(set(first) - {""}, key=int):
-        if f"DISCORD_BOT_TOKEN{number}" in values or f"DISCORD_BOT_TOKEN{number}_FILE" in values:
-            bots += read_bot(number, values, problems)
-        else:
-            warnings.append(f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}.")
+    first = {known[name]: source for name, (_, source) in reversed(values.items())}  # of each number, bot and name
+    numbers = set(first) - {""}
+    tokenless = {it for it in numbers if not {f"DISCORD_BOT_TOKEN{it}", f"DISCORD_BOT_TOKEN{it}_FILE"} & values.keys()}
+    warnings += [f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}." for number in tokenless]
+    bots = [bot for it in sorted(numbers - tokenless, key=int) for bot in read_bot(it, values, problems)]
     for bot in bots:
         if bot.token.count(".") != 2:
             warnings.append(f"{bot.sources['token']}: This does not look like a token, which has three parts.")
@@ -486,7 +482,18 @@ class Entry:
             while self.wanted and again:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
-                again = await self._attempt(Bot(self.settings, self)) or self.wanted is not self.settings
+                self.bot = Bot(self.settings, self)
+                async with self.bot:
+                    running = asyncio.create_task(self.bot.start(self.settings.token))
+                    await asyncio.wait({running})
+                    await self.bot.close()  # the end of this block waits for discord.py's own part of it alone
+                error = None if running.cancelled() else running.exception()
+                if error is None:
+                    self.failure = Failure("")
+                elif not isinstance(error, GivenUp):
+                    self.failed(diagnose(error, self.bot))
+                    self.asks_for_shards |= getattr(error, "code", None) == 4011
+                again = self.wanted is not self.settings or (error is not None and not self.failure.final)
             if self.wanted and self.failure.text:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
             else:
@@ -497,21 +504,6 @@ class Entry:
         finally:
             self.event.set()
             self.set_state("stopped")
-
-    async def _attempt(self, bot: Bot) -> bool:
-        """Run this client until it ends. Returns whether to try again."""
-        self.bot = bot
-        async with bot:
-            running = asyncio.create_task(bot.start(self.settings.token))
-            await asyncio.wait({running})
-            await bot.close()  # what discord.py does at the end of this block waits for its own part alone
-        error = None if running.cancelled() else running.exception()
-        if error is None:
-            self.failure = Failure("")
-        elif not isinstance(error, GivenUp):
-            self.failed(diagnose(error, bot))
-            self.asks_for_shards |= getattr(error, "code", None) == 4011
-        return error is not None and not self.failure.final
 
     @property
     def delay(self) -> float:
@@ -645,12 +637,13 @@ class Runner:
             entry.want(None)
 
     def close_bot_of(self, error: SystemExit) -> None:
-        """Close the bot whose task ended with this error. With uvloop no such task is left, and it goes on."""
         for entry in self._entries.values():
             its = tasks[entry.settings.token]
             if entry.bot and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.task.get_loop().create_task(entry.bot.close())
+                return
+        log.error("Some code of a bot calls exit(). The bots go on.")  # with uvloop, nobody knows whose code
 
     async def run(self, settings: list[BotSettings], watch: bool) -> int:
         """Run the bots until they have all ended, by themselves or as asked. Returns the exit code."""
@@ -815,7 +808,6 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     levels = ("debug", "info", "warning", "error", "critical")
-    version = f"run_bots {__version__}, discord.py {discord.__version__}"
     words = "default: .env in this folder, or else beside the script"
     parser.add_argument("--env-file", metavar="PATH", type=Path, help=words)
     parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
@@ -823,6 +815,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
     parser.add_argument("--no-watch", action="store_true", help="read the env file again only at SIGHUP")
     parser.add_argument("--log-level", default="info", type=str.lower, choices=levels, help="default: info")
+    version = f"run_bots {__version__}, discord.py {discord.__version__}"
     parser.add_argument("--version", action="version", version=version)
     arguments = parser.parse_args(argv)
     set_up_logging(arguments.log_level)
