@@ -440,6 +440,10 @@ class Bot(commands.AutoShardedBot):
             clean_up.cancel()
         await self.http.close()
 
+    async def on_message(self, message: discord.Message) -> None:
+        if self.all_commands:  # else there is no need to look for one in each message
+            await self.process_commands(message)
+
     async def on_command_error(self, context: commands.Context[Any], exception: commands.CommandError) -> None:
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
             await super().on_command_error(context, exception)
@@ -749,9 +753,9 @@ def new_event_loop() -> Any:
     # Young objects are looked at less often, and those of the settled bots no more, see tidy_memory: with 100 busy bots
     # the collector took 8 % of the time, held up every reply for up to 0.1 s, and found next to nothing.
     gc.set_threshold(10_000)
-    # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes. Not
-    # public; where it has another name, and with uvloop, this changes nothing.
-    sslproto.SSLProtocol.max_size = 32 * 1024
+    # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes; a TLS
+    # record has 16 at most. Not public: where it has another name, and with uvloop, this changes nothing.
+    sslproto.SSLProtocol.max_size = 16 * 1024
     try:
         import uvloop as loops  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -808,8 +812,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     levels = ("debug", "info", "warning", "error", "critical")
-    words = "default: .env in this folder, or else beside the script"
-    parser.add_argument("--env-file", metavar="PATH", type=Path, help=words)
+    parser.add_argument("--env-file", metavar="PATH", type=Path, help="default: .env here, or else beside the script")
     parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
     parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
     parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
