@@ -75,7 +75,7 @@ LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30  # seconds, as all that follow; what has
 # resets the token at 1,000 IDENTIFYs: https://docs.discord.com/developers/events/gateway#session-start-limit-object
 MAX_DELAY, FORGIVE_AFTER = 900, 300
 KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
-BLOCK_DELAY = 60  # where a block of the IP address does not say how long it lasts
+BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
 # A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, other threads, and for everything.
 GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
@@ -128,11 +128,12 @@ class BotSettings:
 def read_text(path: str, called: str) -> str:
     try:
         data = Path(path).read_bytes()  # in UTF-8, or in PowerShell's UTF-16
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{called} cannot be read: {error.strerror}. Check its path and permissions.") from None
     except ValueError:
         raise SettingsError(f"{called} is not a text file. Save it as plain text, in UTF-8.") from None
+    return text.replace("\r\n", "\n")
 
 
 def parse_token(text: str) -> str:
@@ -232,12 +233,13 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
     known = {f"DISCORD_BOT_{it.replace('<N>', number)}": number for number in numbers | {"1"} for it in SETTINGS}
     known |= {f"DISCORD_BOT_{it.replace('<N>', '')}": "" for it in FOR_ALL}
     for name in [name for name in values if name not in known]:
-        meant = difflib.get_close_matches(name.upper(), known, 1, 0)[0]
+        number = "".join(re.findall("[1-9][0-9]*", name)[:1]) or "1"
+        meant = difflib.get_close_matches(name.upper(), [it for it in known if known[it] in (number, "")], 1, 0)[0]
         warnings.append(f"{values.pop(name)[1]}: Nothing reads this variable. Did you mean {meant}?")
     first = {known[name]: source for name, (_, source) in reversed(values.items())}  # of each number, bot and name
     numbers = set(first) - {""}
     tokenless = {it for it in numbers if not {f"DISCORD_BOT_TOKEN{it}", f"DISCORD_BOT_TOKEN{it}_FILE"} & values.keys()}
-    warnings += [f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}." for number in tokenless]
+    warnings += [f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}." for number in sorted(tokenless)]
     bots = [bot for it in sorted(numbers - tokenless, key=int) for bot in read_bot(it, values, problems)]
     for bot in bots:
         if bot.token.count(".") != 2:
@@ -254,7 +256,7 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
     if problems:
         raise SettingsError(*dict.fromkeys(problems))
     for name in set(from_file) - set(environment):  # for the bots' own code
-        if not name.startswith("DISCORD_BOT_TOKEN") and "=" not in name:
+        if not name.startswith("DISCORD_BOT_TOKEN") and "=" not in name and "\0" not in name + from_file[name][0]:
             os.environ[name] = from_file[name][0]
     names.update((bot.token, bot.name) for bot in bots)
     return bots, warnings
@@ -281,7 +283,7 @@ NOT_THE_USERS = (__file__, "<frozen ", os.path.dirname(discord.__file__))  # how
 
 
 class GivenUp(BaseException):
-    """This client is of no more use. No `Exception`, because discord.py would catch that and go on."""
+    """This client is of no more use; the cause may say why. No `Exception`: discord.py would catch it and go on."""
 
 
 @dataclasses.dataclass
@@ -299,7 +301,8 @@ def diagnose(error: BaseException, bot: "Bot") -> Failure:
     """What an exception means for a bot. This is the one place that says which failures are final."""
     if isinstance(error, discord.GatewayNotFound) and error.__cause__ is not None:
         error = error.__cause__
-    token, extensions, intents = (bot.settings.sources[field] for field in ("token", "extensions", "intents"))
+    sources = (bot.entry or bot).settings.sources  # those of now, where only a name or a number has changed
+    token, extensions, intents = (sources[field] for field in ("token", "extensions", "intents"))
     number = str(bot.application_id or bot.settings.bot_id)
     portal = f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL
     status = getattr(error, "status", None)
@@ -359,6 +362,7 @@ class Bot(commands.AutoShardedBot):
         options: Any = {} if settings.extensions else {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, shard_count=1, **options)
         self.settings, self.entry = settings, entry
+        self.gone = asyncio.Event()  # set when the bot is closed, whoever closed it
         self._goodbye: asyncio.Task[None] | None = None
         self._sockets: list[aiohttp.ClientWebSocketResponse] = []
         # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
@@ -401,10 +405,13 @@ class Bot(commands.AutoShardedBot):
             return await self._connect_socket(url, **options)
         lost = [socket for socket in self._sockets if socket.closed]
         self._sockets = [socket for socket in self._sockets if not socket.closed]
+        for ws in lost:  # discord.py launches all shards before it looks how the first one fared
+            if ws.close_code in FINAL_CLOSE_CODES:
+                raise GivenUp from discord.ConnectionClosed(ws, shard_id=None)
         if lost and not self._goodbye:
             self.entry.failed(Failure("The gateway connection was lost."), len(lost) / (self.shard_count or 1))
         while True:
-            if self.entry.delay > KEEP_CLIENT and not self._sockets:
+            if self.entry.delay > KEEP_CLIENT and not self._sockets and not self._goodbye:
                 raise GivenUp
             await self.entry.pause()
             if self._goodbye:
@@ -427,11 +434,10 @@ class Bot(commands.AutoShardedBot):
         running_token.set(self.settings.token)
         closing = [asyncio.create_task(ws.close(code=1000)) for ws in self._sockets]
         for ws, task in zip(self._sockets, closing, strict=True):
-            # With 1000 Discord shows the bot as offline at once. discord.py's own close, with 4000, would be quicker.
+            # With 1000 Discord shows the bot as offline at once. Else discord.py's own close with 4000 goes out first.
             ws.close = lambda task=task, **_: asyncio.shield(task)  # type: ignore[method-assign, assignment]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GATEWAY_CLOSE_TIMEOUT):
-                await asyncio.gather(*closing, return_exceptions=True)
+        if closing:
+            await asyncio.wait(closing, timeout=GATEWAY_CLOSE_TIMEOUT)
         for task in set(tasks.get(self.settings.token, ())) - {caller, asyncio.current_task()}:
             task.cancel()  # what waits for an event would wait for ever, and what sends would fail
         clean_up = asyncio.create_task(super().close())  # it unloads the extensions first
@@ -439,6 +445,7 @@ class Bot(commands.AutoShardedBot):
             log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_TIMEOUT)
             clean_up.cancel()
         await self.http.close()
+        self.gone.set()
 
     async def on_message(self, message: discord.Message) -> None:
         if self.all_commands:  # else there is no need to look for one in each message
@@ -477,6 +484,7 @@ class Entry:
         if settings == self.wanted == self.settings:
             self.settings = settings  # with another name or number, perhaps
         elif self.bot:
+            self.state, self.since = "starting", time.time()
             self.task.get_loop().create_task(self.bot.close())
         self.wanted = settings
 
@@ -487,16 +495,22 @@ class Entry:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
                 self.bot = Bot(self.settings, self)
-                async with self.bot:
-                    running = asyncio.create_task(self.bot.start(self.settings.token))
-                    await asyncio.wait({running})
-                    await self.bot.close()  # the end of this block waits for discord.py's own part of it alone
-                error = None if running.cancelled() else running.exception()
+                # The end of discord.py's block waits for its own part of the close alone, which may have been cut off.
+                with contextlib.suppress(asyncio.CancelledError):
+                    async with self.bot:
+                        running = asyncio.create_task(self.bot.start(self.settings.token))
+                        gone = asyncio.create_task(self.bot.gone.wait())
+                        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+                        await self.bot.close()
+                await asyncio.wait({running}, timeout=CLOSE_TIMEOUT)  # it may have to say why
+                gc.unfreeze()  # else nothing would free what this client is made of; see tidy_memory
+                error = running.exception() if running.done() and not running.cancelled() else None
+                cause = error.__cause__ if isinstance(error, GivenUp) else error
                 if error is None:
                     self.failure = Failure("")
-                elif not isinstance(error, GivenUp):
-                    self.failed(diagnose(error, self.bot))
-                    self.asks_for_shards |= getattr(error, "code", None) == 4011
+                elif cause is not None:
+                    self.failed(diagnose(cause, self.bot))
+                    self.asks_for_shards |= getattr(cause, "code", None) == 4011
                 again = self.wanted is not self.settings or (error is not None and not self.failure.final)
             if self.wanted and self.failure.text:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
@@ -515,8 +529,10 @@ class Entry:
         return max(0, max(self._until, Entry.blocked_until) - time.monotonic())
 
     async def pause(self) -> None:
-        while self.delay:  # another bot may find out in the meantime that the address is still blocked
-            await asyncio.sleep(self.delay)
+        while self.delay:
+            # After a block the bots come one by one, so that the first finds out for all whether it is over.
+            spread = BLOCK_SPREAD if Entry.blocked_until > self._until else 0
+            await asyncio.sleep(self.delay + random.uniform(0, spread))
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
@@ -544,7 +560,7 @@ class Runner:
 
     def __init__(self, env_file: Path | None, only: str | None) -> None:
         self.env_file, self._only, self._environment = env_file, only, dict(os.environ)
-        self._seen: bytes | None = None  # the content of the env file when it was read
+        self._seen: object = None  # the env file as it was read
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot ever has two sessions
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
@@ -564,9 +580,9 @@ class Runner:
             log.warning(warning)
         return bots
 
-    def _look(self) -> bytes | None:
+    def _look(self) -> object:
         with contextlib.suppress(OSError):
-            return self.env_file.read_bytes() if self.env_file else None
+            return self.env_file and (self.env_file.stat().st_mtime_ns, self.env_file.read_bytes())
         return None
 
     async def _keep_up(self, watch: bool) -> None:
@@ -585,6 +601,8 @@ class Runner:
             log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
         except SettingsError as error:
             log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
+        except Exception:
+            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
 
     def _apply(self, settings: list[BotSettings], start_ended: bool = False) -> str:
         """Make the running bots equal to the settings. Only what differs moves. Returns what that is."""
@@ -605,17 +623,17 @@ class Runner:
                 del self._entries[bot_id]
         if any(changes.values()) and new:
             self._unsettled = {"starting"}
-            asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, True)
+            asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, self._unsettled)
         return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
 
-    def _on_change(self, overdue: bool = False) -> None:
-        """Say how many bots are ready: to systemd each time, in the log once all have settled."""
+    def _on_change(self, overdue: object = None) -> None:
+        """Say how many bots are ready: to systemd each time, in the log once all have settled, or are overdue."""
         states = [entry.state for entry in self._entries.values() if entry.wanted]
         ready = f"{states.count('ready')} of {len(states)} bots are ready"
         if self._stopping:
             return
         notify(f"STATUS={ready}")
-        if self._unsettled and (overdue or not self._unsettled & set(states)):
+        if self._unsettled and (overdue is self._unsettled or not self._unsettled & set(states)):
             log.info(ready)
             self.show(but="ready")
             self._unsettled = {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
@@ -642,7 +660,7 @@ class Runner:
 
     def close_bot_of(self, error: SystemExit) -> None:
         for entry in self._entries.values():
-            its = tasks[entry.settings.token]
+            its = tasks.get(entry.settings.token, ())
             if entry.bot and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.task.get_loop().create_task(entry.bot.close())
@@ -692,8 +710,7 @@ async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
                     raise discord.PrivilegedIntentsRequired(None)
                 assert bot.application is not None
                 permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
-                scopes = ("bot", "applications.commands")
-                invite = discord.utils.oauth_url(bot.application.id, permissions=permissions, scopes=scopes)
+                invite = discord.utils.oauth_url(bot.application.id, permissions=permissions)
                 servers = bot.application.approximate_guild_count
                 return f"{bot.user!s:<20} {bot.application.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
         except Exception as error:
@@ -711,7 +728,7 @@ async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
 
 # --- Signals ---------------------------------------------------------------------------------------------------------
 def handle_signals(runner: Runner) -> None:
-    """Stop at the first stop signal, end at once at the second or after too much time, reload at SIGHUP."""
+    """Stop at the first stop signal, end at once at the second or after too much time; SIGHUP, SIGUSR1."""
     loop, in_terminal, asked = asyncio.get_running_loop(), os.isatty(0), threading.Event()
     actions: dict[str, Callable[[], None]] = {"SIGUSR1": runner.show, "SIGHUP": runner.reload}
 
@@ -730,7 +747,7 @@ def handle_signals(runner: Runner) -> None:
         # In a thread, because code of a bot that blocks the event loop blocks everything else.
         asked.wait()
         time.sleep(STOP_TIMEOUT)
-        os.write(sys.stderr.fileno(), b"Some code of a bot does not stop. The program ends without it.\n")
+        os.write(2, b"Some code of a bot does not stop. The program ends without it.\n")
         os._exit(EXIT_OK)
 
     threading.Thread(target=last_resort, daemon=True).start()
@@ -753,8 +770,8 @@ def new_event_loop() -> Any:
     # Young objects are looked at less often, and those of the settled bots no more, see tidy_memory: with 100 busy bots
     # the collector took 8 % of the time, held up every reply for up to 0.1 s, and found next to nothing.
     gc.set_threshold(10_000)
-    # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes; a TLS
-    # record has 16 at most. Not public: where it has another name, and with uvloop, this changes nothing.
+    # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes, and a TLS
+    # record carries 16. Not public: where it has another name, and with uvloop, this changes nothing.
     sslproto.SSLProtocol.max_size = 16 * 1024
     try:
         import uvloop as loops  # type: ignore[import-not-found, unused-ignore]
@@ -792,12 +809,12 @@ def name_the_bot(record: logging.LogRecord) -> bool:
 
 def set_up_logging(level: str) -> None:
     """Log to stderr as discord.py does, in colour where the terminal has it. Keep tokens out of all that is printed."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.write = functools.partial(write_without_tokens, stream.write)  # type: ignore[method-assign]
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.write = functools.partial(write_without_tokens, stream.write)
     handler = logging.StreamHandler()
     handler.addFilter(name_the_bot)
     plain = logging.Formatter("[{asctime}] [{levelname:<8}] {name}: {message}", "%Y-%m-%d %H:%M:%S", "{")
-    formatter = discord.utils.MISSING if sys.stderr.isatty() else plain  # else a container has colours in its files
+    formatter = discord.utils.MISSING if os.isatty(2) else plain  # else a container has colours in its files
     discord.utils.setup_logging(handler=handler, formatter=formatter, level=logging.getLevelName(level.upper()))
     # At every start discord.py warns of packages that only voice needs. Without them, voice says so when it is used.
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False

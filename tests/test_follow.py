@@ -270,6 +270,17 @@ async def test_a_file_that_is_gone_for_a_moment_is_no_alarm(program: Program, di
     assert await program.stop() == 0
 
 
+async def test_a_variable_that_the_environment_cannot_hold_does_no_harm(
+    program: Program, discord: LocalDiscord
+) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    await start(program, one, extra="NOTE=a\0b")
+    program.write_env(one, two, extra="NOTE=b\0c")
+    await until(lambda: two.ready)
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
 async def test_a_reload_during_a_stop_starts_nothing(program: Program, discord: LocalDiscord) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     code = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 
 import pytest
@@ -272,6 +273,18 @@ async def test_a_bot_in_many_servers_asks_discord_for_its_shards_first(program: 
     program.assert_clean()
 
 
+async def test_a_refusal_is_not_asked_for_again_by_every_shard(program: Program, discord: LocalDiscord) -> None:
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(12)]
+    program.change_script("SHARDING_FROM = 1000", "SHARDING_FROM = 10")
+    bot = discord.add_bot("bot", guilds=guilds, shards=4, privileged=set())
+    program.write_env(bot)
+    await program.start()
+    assert await program.end() == 78
+    assert len(bot.identifies) <= 2
+    assert "Message Content Intent" in program.lines_of("bot")[-1]
+    program.assert_clean()
+
+
 async def test_shards_that_reconnect_one_after_another_stay_in_their_sessions(
     program: Program, discord: LocalDiscord
 ) -> None:
@@ -333,6 +346,31 @@ async def test_the_summary_says_what_the_others_lack(program: Program, discord: 
     await program.logged("1 of 3 bots are ready")
     await program.logged("reconnects: Discord answers with status 503")
     await program.logged("off is stopped since ")
+    assert await program.stop() == 0
+
+
+async def test_the_summary_waits_only_for_so_long_and_comes_once(program: Program, discord: LocalDiscord) -> None:
+    good, slow, away = (discord.add_bot(name) for name in ("good", "slow", "away"))
+    slow.fail("GET /users/@me", faults.hang())
+    away.fail("GET /users/@me", faults.status(503))
+    program.change_script("SETTLE_TIMEOUT = 30", "SETTLE_TIMEOUT = 2")
+    program.write_env(good, slow, away)
+    await program.start()
+    await program.logged("slow is starting since ")
+    await asyncio.sleep(3)
+    assert program.stderr.count("1 of 3 bots are ready") == 1
+    assert await program.stop() == 0
+
+
+async def test_the_summary_of_bots_that_settled_is_not_said_again(program: Program, discord: LocalDiscord) -> None:
+    good, away = discord.add_bot("good"), discord.add_bot("away")
+    away.fail("GET /users/@me", faults.status(503))
+    program.change_script("SETTLE_TIMEOUT = 30", "SETTLE_TIMEOUT = 2")
+    program.write_env(good, away)
+    await program.start()
+    await program.logged("1 of 2 bots are ready")
+    await asyncio.sleep(3)
+    assert program.stderr.count("1 of 2 bots are ready") == 1
     assert await program.stop() == 0
 
 

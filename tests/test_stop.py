@@ -233,6 +233,18 @@ async def test_a_refused_bot_ends_whatever_its_clean_up_does(tmp_path: Path, dis
     program.assert_clean()
 
 
+async def test_a_bot_that_reconnects_leaves_whatever_its_clean_up_does(tmp_path: Path, discord: LocalDiscord) -> None:
+    program, (bot, other) = await start_stubborn(tmp_path / "bots", discord, "waits")
+    discord.fail("upgrade", faults.hang())
+    await bot.live[0].close(4000)
+    await program.logged("The gateway connection was lost")
+    program.write_env(other, extra="DISCORD_BOT_EXTENSIONS=stubborn")
+    await program.logged(f"[{bot.user.name}] stopped: as asked")
+    assert await program.stop() == 0
+    assert "The program ends without it" not in program.stderr
+    program.assert_clean()
+
+
 BUSY = """
 import asyncio, threading, time
 from discord import app_commands
