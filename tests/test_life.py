@@ -357,7 +357,7 @@ async def test_the_summary_waits_only_for_so_long_and_comes_once(program: Progra
     program.write_env(good, slow, away)
     await program.start()
     await program.logged("slow is starting since ")
-    await asyncio.sleep(3)
+    await asyncio.sleep(2)
     assert program.stderr.count("1 of 3 bots are ready") == 1
     assert await program.stop() == 0
 
@@ -369,7 +369,7 @@ async def test_the_summary_of_bots_that_settled_is_not_said_again(program: Progr
     program.write_env(good, away)
     await program.start()
     await program.logged("1 of 2 bots are ready")
-    await asyncio.sleep(3)
+    await asyncio.sleep(2)
     assert program.stderr.count("1 of 2 bots are ready") == 1
     assert await program.stop() == 0
 

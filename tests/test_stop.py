@@ -238,7 +238,7 @@ async def test_a_bot_that_reconnects_leaves_whatever_its_clean_up_does(tmp_path:
     discord.fail("upgrade", faults.hang())
     await bot.live[0].close(4000)
     await program.logged("The gateway connection was lost")
-    program.write_env(other, extra="DISCORD_BOT_EXTENSIONS=stubborn")
+    program.write_env(other)
     await program.logged(f"[{bot.user.name}] stopped: as asked")
     assert await program.stop() == 0
     assert "The program ends without it" not in program.stderr
