@@ -36,6 +36,7 @@ if __name__ == "__main__":  # the imports below take about a second, and there i
 import argparse
 import asyncio
 import base64
+import collections
 import contextlib
 import contextvars
 import dataclasses
@@ -84,7 +85,7 @@ log = logging.getLogger("run_bots")
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its code has started.
 running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
 names: dict[str, str] = {}
-tasks: dict[str, set[asyncio.Task[Any]]] = {}
+tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
 
 
 # --- Settings: the env file and the process environment --------------------------------------------------------------
@@ -263,13 +264,10 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
 
 
 # --- What a bot does -------------------------------------------------------------------------------------------------
-class Ping(commands.Cog):
+async def answer_ping(message: discord.Message) -> None:
     """What a bot does that has no extensions: it answers `ping` with `pong`, but not itself and no other bot."""
-
-    @commands.Cog.listener()
-    async def on_message(self, message: discord.Message) -> None:
-        if not message.author.bot and message.content.startswith("ping"):
-            await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
+    if not message.author.bot and message.content.startswith("ping"):
+        await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
 
 # --- One entry and its life: log in, connect, retry, end -------------------------------------------------------------
@@ -385,8 +383,6 @@ class Bot(commands.AutoShardedBot):
         async with asyncio.timeout(LOGIN_TIMEOUT):
             await super().login(token)
         self.http.max_ratelimit_timeout = None
-        if not self.settings.extensions:
-            await self.add_cog(Ping())
         for name in self.settings.extensions:
             try:
                 await self.load_extension(name)
@@ -438,7 +434,7 @@ class Bot(commands.AutoShardedBot):
             ws.close = lambda task=task, **_: asyncio.shield(task)  # type: ignore[method-assign, assignment]
         if closing:
             await asyncio.wait(closing, timeout=GATEWAY_CLOSE_TIMEOUT)
-        for task in set(tasks.get(self.settings.token, ())) - {caller, asyncio.current_task()}:
+        for task in tasks[self.settings.token] - {caller, asyncio.current_task()}:
             task.cancel()  # what waits for an event would wait for ever, and what sends would fail
         clean_up = asyncio.create_task(super().close())  # it unloads the extensions first
         if not (await asyncio.wait([clean_up], timeout=CLEANUP_TIMEOUT))[0]:
@@ -448,8 +444,10 @@ class Bot(commands.AutoShardedBot):
         self.gone.set()
 
     async def on_message(self, message: discord.Message) -> None:
-        if self.all_commands:  # else there is no need to look for one in each message
+        if self.settings.extensions:
             await self.process_commands(message)
+        else:
+            await answer_ping(message)
 
     async def on_command_error(self, context: commands.Context[Any], exception: commands.CommandError) -> None:
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
@@ -660,7 +658,7 @@ class Runner:
 
     def close_bot_of(self, error: SystemExit) -> None:
         for entry in self._entries.values():
-            its = tasks.get(entry.settings.token, ())
+            its = tasks[entry.settings.token]
             if entry.bot and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.task.get_loop().create_task(entry.bot.close())
@@ -689,7 +687,7 @@ class Runner:
 def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     """A task factory that keeps each bot's tasks, so that they end with the bot."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-    its = tasks.setdefault(running_token.get(), set())
+    its = tasks[running_token.get()]
     its.add(task)
     task.add_done_callback(its.discard)
     return task

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -20,6 +21,28 @@ from .local_discord import Account, LocalDiscord
 SCRIPT = Path(__file__).parent.parent / "run_bots.py"
 # What Python and aiohttp print when something was not closed or not awaited, and what no user should see.
 STRAY = re.compile(r"Traceback|Unclosed|never awaited|Task was destroyed|never retrieved|Exception ignored|Error in")
+
+EXTENSION = """
+import asyncio, logging, os, time
+from discord.ext import commands
+
+log = logging.getLogger("extension")
+
+
+class Extension(commands.Cog):
+    def __init__(self, bot):
+        self.bot = bot
+
+    @commands.Cog.listener("on_message")
+    async def answer(self, message):
+        if message.content == "ping":
+            await message.channel.send("pong")
+
+%s
+
+async def setup(bot):
+    await bot.add_cog(Extension(bot))
+"""
 
 # uvloop has forgotten the task of an exit() when it ends: run_bots.py goes on, but does not know whose code it was.
 knows_whose_exit = pytest.mark.skipif(bool(importlib.util.find_spec("uvloop")), reason="uvloop is installed")
@@ -57,17 +80,21 @@ class Program:
         (self.folder / ".env").write_text("\n".join([*lines, extra]))
         (self.folder / ".env").chmod(0o600)
 
+    def copy_script(self) -> None:
+        """Run a copy of the script, which is alone in its folder."""
+        self.script = Path(shutil.copy(self.script, self.folder))
+
     def change_script(self, old: str, new: str) -> None:
         """Run a copy of the script in which this is replaced."""
+        self.copy_script()
         text = self.script.read_text()
         assert text.count(old) == 1
-        self.script = self.folder / "run_bots.py"
         self.script.write_text(text.replace(old, new))
 
-    def change_behaviour(self, code: str) -> None:
-        """Run a copy of the script with these methods in the class that says what a bot does."""
-        mark = "    @commands.Cog.listener()\n"
-        self.change_script(mark, textwrap.indent(textwrap.dedent(code), "    ") + "\n" + mark)
+    def extend(self, methods: str) -> None:
+        """Give all bots an extension, whose cog has these methods."""
+        self.environment["DISCORD_BOT_EXTENSIONS"] = "extension"
+        (self.folder / "extension.py").write_text(EXTENSION % textwrap.indent(textwrap.dedent(methods), "    "))
 
     def command(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> list[str]:
         """The command that runs the script, pointed at the local Discord if there is one."""

@@ -94,7 +94,7 @@ async def test_a_bug_in_a_handler_names_the_bot_and_it_goes_on(program: Program,
 async def test_an_extension_beside_the_script_is_found(program: Program, discord: LocalDiscord, tmp_path) -> None:  # type: ignore[no-untyped-def]
     bot = discord.add_bot("bot")
     program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=cogs.greeter")
-    program.change_behaviour("")
+    program.copy_script()
     (tmp_path / "cogs").mkdir()
     write(program, "cogs/greeter.py", GREETER)
     program.folder = tmp_path / "elsewhere"

@@ -50,7 +50,7 @@ async def test_a_bug_in_a_handler_is_shown_with_its_traceback_and_the_bot_goes_o
 ) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
-    program.change_behaviour(
+    program.extend(
         """
         @commands.Cog.listener("on_message")
         async def fail(self, message):
@@ -74,21 +74,12 @@ async def test_an_unexpected_exception_is_shown_with_its_traceback_and_tried_aga
 ) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
-    program.change_behaviour(
-        """
-        tries = []
-
-        async def cog_load(self):
-            self.tries.append(1)
-            if len(self.tries) == 1:
-                raise ValueError("nobody foresaw this")
-        """
-    )
+    bot.fail("ready", faults.unreadable_event(), times=1)
     await program.start()
-    await program.logged("ready as bot")
+    await program.logged("ready as bot", times=2)
     assert await program.stop() == 0
     assert "Traceback" in program.stderr
-    assert "nobody foresaw this" in program.stderr
+    assert "Unexpected error: KeyError('type')" in program.stderr
 
 
 async def test_no_token_is_printed_whatever_happens(program: Program, discord: LocalDiscord) -> None:
@@ -97,11 +88,8 @@ async def test_no_token_is_printed_whatever_happens(program: Program, discord: L
     bots[2].fail("identify", faults.close(4004))
     bots[3].fail("GET /users/@me", faults.status(503))
     program.write_env(*bots)
-    program.change_behaviour(
+    program.extend(
         """
-        def __init__(self, bot):
-            self.bot = bot
-
         @commands.Cog.listener("on_message")
         async def tell(self, message):
             log.info("%r %r %s", self.bot, self.bot.settings, self.bot.http.token)
@@ -112,7 +100,6 @@ async def test_no_token_is_printed_whatever_happens(program: Program, discord: L
             raise ValueError("Bot " + self.bot.http.token)
         """
     )
-    program.change_script("add_cog(Ping())", "add_cog(Ping(self))")
     await program.start("--log-level", "debug")
     await program.logged("1 of 4 bots are ready")
     await discord.say("tell")

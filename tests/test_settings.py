@@ -50,7 +50,7 @@ async def test_the_env_file_beside_the_script_is_the_second_choice(
     program: Program, discord: LocalDiscord, tmp_path: Path
 ) -> None:
     program.write_env(discord.add_bot("bot"))
-    program.change_behaviour("")
+    program.copy_script()
     program.folder = tmp_path / "elsewhere"
     program.folder.mkdir()
     await program.start()
@@ -80,7 +80,7 @@ async def test_the_process_environment_wins(program: Program, discord: LocalDisc
 
 
 async def test_the_process_environment_alone_is_enough(program: Program, discord: LocalDiscord) -> None:
-    program.change_behaviour("")  # a copy of the script, so that nobody's .env is beside it
+    program.copy_script()  # so that nobody's .env is beside it
     program.environment["DISCORD_BOT_TOKEN5"] = discord.add_bot("bot").token
     await program.start()
     await program.logged("1 bots from the environment")
@@ -123,7 +123,7 @@ async def test_other_variables_reach_the_process_environment_and_tokens_do_not(
 ) -> None:
     program.write_env(discord.add_bot("bot"), extra="WEATHER_KEY=a$b${c}\nFROM_BOTH=file\n")
     program.environment["FROM_BOTH"] = "process"
-    program.change_behaviour(
+    program.extend(
         """
         async def cog_load(self):
             log.info("%s %s", os.environ["WEATHER_KEY"], os.environ["FROM_BOTH"])

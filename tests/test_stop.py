@@ -75,7 +75,7 @@ async def test_a_stop_during_the_imports_is_silent(number: int, program: Program
 async def test_a_stop_right_after_ready_is_clean(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(10)]
     program.write_env(*bots)
-    program.change_behaviour(
+    program.extend(
         """
         @commands.Cog.listener()
         async def on_ready(self):
@@ -110,7 +110,7 @@ async def test_a_stop_over_tls_reaches_discord_as_1000(tmp_path: Path) -> None:
 async def test_a_handler_that_runs_at_the_stop_leaves_no_line(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
-    program.change_behaviour(
+    program.extend(
         """
         @commands.Cog.listener("on_message")
         async def chatter(self, message):
@@ -128,7 +128,7 @@ async def test_a_handler_that_runs_at_the_stop_leaves_no_line(program: Program, 
 
 async def test_a_bots_own_clean_up_runs(program: Program, discord: LocalDiscord) -> None:
     program.write_env(discord.add_bot("bot"))
-    program.change_behaviour(
+    program.extend(
         """
         async def cog_unload(self):
             await asyncio.sleep(0.1)
@@ -361,7 +361,7 @@ async def test_closing_the_terminal_stops_the_bots(program: Program, discord: Lo
 
 async def test_a_second_signal_ends_the_program_at_once(program: Program, discord: LocalDiscord) -> None:
     program.write_env(discord.add_bot("bot"))
-    program.change_behaviour("async def cog_unload(self):\n    time.sleep(3600)\n")
+    program.extend("async def cog_unload(self):\n    time.sleep(3600)\n")
     await program.start()
     await program.logged("ready as bot")
     program.send()
@@ -388,17 +388,13 @@ async def test_a_gateway_that_does_not_answer_the_close_holds_nothing_up(
 async def test_the_program_ends_with_0_when_every_bot_closed_itself(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
-    program.change_behaviour(
+    program.extend(
         """
-        def __init__(self, bot):
-            self.bot = bot
-
         @commands.Cog.listener("on_message")
         async def goodbye(self, message):
             await self.bot.close()
         """
     )
-    program.change_script("add_cog(Ping())", "add_cog(Ping(self))")
     await program.start()
     await program.logged("2 of 2 bots are ready")
     await discord.say("goodbye")

@@ -106,6 +106,16 @@ def ask_to_reconnect() -> Any:
     return action
 
 
+def unreadable_event() -> Any:
+    """Send an event that lacks what every such event has."""
+
+    async def action(connection: Any) -> bool:
+        await connection.session.dispatch("CHANNEL_CREATE", {})
+        return False
+
+    return action
+
+
 def silence() -> Any:
     """Leave it unanswered: a heartbeat without its ACK."""
 
