@@ -155,15 +155,15 @@ def parse_extensions(text: str) -> tuple[str, ...]:
 
 def parse_intents(text: str) -> discord.Intents:
     intents = parse_intents(DEFAULT_INTENTS) if text.lstrip().startswith("-") else discord.Intents.none()
-    for name in filter(None, map(str.strip, text.lower().split(","))):
+    for name in text.lower().replace(",", " ").split():
         flag = name.removeprefix("-")
         if flag in discord.Intents.VALID_FLAGS:
             setattr(intents, flag, flag == name)
         elif name in ("default", "all", "none"):
             intents |= getattr(discord.Intents, name)()
         else:
-            meant = difflib.get_close_matches(flag, ["default", "all", *discord.Intents.VALID_FLAGS], 1, 0)[0]
-            raise SettingsError(f"There is no intent {flag}. Did you mean {meant}?")
+            meant = difflib.get_close_matches(flag, ["default", "all", *discord.Intents.VALID_FLAGS], 1)
+            raise SettingsError(f"There is no intent {flag}. Did you mean {''.join(meant) or 'default'}?")
     return intents
 
 

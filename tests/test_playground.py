@@ -23,9 +23,13 @@ from discord.ext import commands
 
 
 class Choice(discord.ui.View):
-    @discord.ui.button(label="Yes")
+    @discord.ui.button(label="Yes", emoji="👍")
     async def yes(self, interaction, button):
         await interaction.response.edit_message(content="You said yes.", view=None)
+
+    @discord.ui.select(options=[discord.SelectOption(label=it) for it in "ABC"], max_values=2)
+    async def choose(self, interaction, select):
+        await interaction.response.send_message(f"You chose {select.values}.")
 
 
 class Tour(commands.Cog):
@@ -89,8 +93,8 @@ from discord.ext import commands
 
 
 class About(discord.ui.Modal, title="About you"):
-    name = discord.ui.TextInput(label="Name")
-    town = discord.ui.Label(text="Town", component=discord.ui.TextInput())
+    name = discord.ui.TextInput(label="Name", max_length=5)
+    town = discord.ui.Label(text="Town", component=discord.ui.TextInput(default="Rome"))
 
     async def on_submit(self, interaction):
         await interaction.response.send_message(f"{self.name.value} of {self.town.component.value}")
@@ -137,8 +141,14 @@ class Slash(commands.Cog):
         await interaction.response.send_message(f"volume {level}")
 
 
+@app_commands.context_menu(name="Who is this?")
+async def who(interaction, user: discord.Member):
+    pass
+
+
 async def setup(bot):
     await bot.add_cog(Slash())
+    bot.tree.add_command(who)
 """
 
 
@@ -255,19 +265,23 @@ def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_mess
 
 def test_a_person_can_react_press_a_button_edit_reply_and_write_direct_messages(tmp_path: Path) -> None:
     write_tour(tmp_path, TEXT_COMMANDS)
-    lines = ["!ask", "--react 👍", "one", "--edit two", "--click no", "--click yes", "--delete", "--dm music", "!ask"]
-    stdout, stderr = type_in(tmp_path, *lines, "--reply !ask", "--channel", "--foo", "--dm nobody")
+    lines = ["!ask", "--react 👍", "--react :thumbsup:", "one", "--edit two", "--click no", "--click B | c"]
+    lines += ["--click yes", "--click yes", "--delete", "--dm music", "!ask", "--reply !ask", "--channel"]
+    stdout, stderr = type_in(tmp_path, *lines, "--foo", "--dm nobody")
     assert stdout == [
-        "music: Sure? [Yes]",
+        "music: Sure? [👍 Yes] [A | B | C]",
         "music: Alex likes Sure?",
         "music: one is now two",
+        "music: You chose ['B', 'C'].",
         "music edits: You said yes.",
-        "music (direct message to Alex): Sure? [Yes]",
-        "music (direct message to Alex): Sure? [Yes]",
+        "music (direct message to Alex): Sure? [👍 Yes] [A | B | C]",
+        "music (direct message to Alex): Sure? [👍 Yes] [A | B | C]",
     ]
-    assert 'Alex reacts 👍 to music\'s "Sure? [Yes]"' in stderr
+    assert 'Alex reacts 👍 to music\'s "Sure? [👍 Yes] [A | B | C]"' in stderr
+    assert "Give the emoji itself, such as: --react 👍" in stderr
     assert 'Alex deletes Alex\'s "two"' in stderr
-    assert "There is no button [no]" in stderr
+    assert re.search(r"There is no button \[no\] .* These are there: \[👍 Yes\] \[A \| B \| C\]", stderr)
+    assert re.search(r"There is no button \[yes\] .* There is none at all\.", stderr)
     assert "There is no --foo." in stderr
     assert "There is no bot nobody. These are there: music, dice." in stderr
 
@@ -283,7 +297,10 @@ def test_slash_commands_are_called_with_their_options(tmp_path: Path) -> None:
         "/think",
         "/form",
         "--fill Alex",
-        "--fill Alex | Rome",
+        "--fill | Rome",
+        "--fill Alexander | Rome",
+        "--fill Alex |",
+        "/set volume",
         "/silence",
         "/mix text:a count:10",
         "/mix text:a",
@@ -301,12 +318,15 @@ def test_slash_commands_are_called_with_their_options(tmp_path: Path) -> None:
     ]
     assert "music opens a form: About you. Type: --fill Name | Town" in stderr
     assert "The form has 2 fields." in stderr
+    assert "Name must not be empty." in stderr
+    assert "Name has 9 characters." in stderr
+    assert "level is missing. Type: /set volume level:<whole number>\n" in stderr
     assert "music has not answered /silence within 3 seconds." in stderr
     usage = "/mix text:<text> count:<whole number> [share:<number>] [loud:<true or false>]"
     assert f'count is "10": it must be 9 or less. Type: {usage}' in stderr
     assert f"count is missing. Type: {usage}" in stderr
     assert "There is no slash command /nothing. These are there:" in stderr
-    assert "  /set volume level:<whole number>\n" in stderr
+    assert re.search("^  /set volume level:<whole number> +music$", stderr, re.MULTILINE)
 
 
 def test_a_command_that_two_bots_have_needs_the_name_of_one(tmp_path: Path) -> None:
@@ -330,10 +350,10 @@ def test_a_bot_that_does_not_load_starts_when_its_file_is_mended(tmp_path: Path)
         while "music and dice are ready" not in log:
             log += process.stderr.readline()
         stdout, _ = process.communicate("!ask\n", timeout=50)
-    assert stdout == "music: Sure? [Yes]\n"
+    assert stdout == "music: Sure? [👍 Yes] [A | B | C]\n"
     assert "tour does not load. SyntaxError" in log
     assert "music is not ready." in log
-    assert "tour.py was saved. The bots start again." in log or "tour.py were saved. The bots start again." in log
+    assert "tour.py was changed. The bots start again." in log or "tour.py were changed. The bots start again." in log
 
 
 def test_it_ends_with_1_where_no_bot_can_run_and_nobody_can_mend_it(tmp_path: Path) -> None:

@@ -186,4 +186,4 @@ class Bots:
             await asyncio.sleep(LOOK_INTERVAL)
             last, now = now, await asyncio.to_thread(self._stamps)
         saved = sorted({path.name for path in before | now if before.get(path) != now.get(path)})
-        self._tell(f"{listed(saved)} {'was' if len(saved) == 1 else 'were'} saved. The bots start again.")
+        self._tell(f"{listed(saved)} {'was' if len(saved) == 1 else 'were'} changed. The bots start again.")

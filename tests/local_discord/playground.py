@@ -20,6 +20,7 @@ from .interactions import (
     EPHEMERAL,
     LABEL,
     LOADING,
+    OTHER_SELECTS,
     STRING_SELECT,
     TEXT_DISPLAY,
     TEXT_INPUT,
@@ -40,7 +41,7 @@ COMMANDS = {
     "--channel": ("", "write in #general again"),
     "--reply": ("TEXT", "reply to the last message of a bot"),
     "--react": ("EMOJI", "react to the last message of a bot; once more takes it away"),
-    "--click": ("LABEL", "press this button, or choose this from a menu"),
+    "--click": ("LABEL", "press this button, or choose this from a menu; A | B chooses both"),
     "--fill": ("A | B | C", "fill in the form that a bot has opened, from top to bottom"),
     "--edit": ("TEXT", "change your last message"),
     "--delete": ("", "delete your last message"),
@@ -57,6 +58,7 @@ HELP = "\n".join(
     + [f"  {what:<18}{text}" for what, text in EXAMPLES.items()]
     + [f"  {f'{name} {argument}':<18}{text}" for name, (argument, text) in COMMANDS.items()]
     + ["Slash commands are there at once. On the real Discord, upload them first: run_bots.py --sync-commands"]
+    + ["Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, context menus."]
 )
 HINT = "Each line that you type is a message to the bots, for example: ping. More: --help. To end: quit, or Ctrl-C."
 # Seconds that answers may take: the first one to a message, one after another, and one that the bot has announced.
@@ -88,6 +90,8 @@ def component_text(component: dict[str, Any]) -> str:
         return f"[{label}{' (off)' if component.get('disabled') else ''}]"
     if component["type"] == STRING_SELECT:
         return f"[{' | '.join(option['label'] for option in component['options'])}]"
+    if component["type"] in OTHER_SELECTS:
+        return "[a menu of users, roles or channels, which the playground does not have]"
     return ""
 
 
@@ -126,7 +130,7 @@ class Playground:
             place = f" → {self.partner.user.name}" if self.partner else ""
             self._prompts.put(f"{self.me.name}{place}> ")
             line = await lines.get()
-            if line in ("quit", "--quit"):
+            if line in ("quit", "exit", "--quit"):
                 return
             await self.bots.settled.wait()  # they may just be starting again
             try:
@@ -203,6 +207,8 @@ class Playground:
         elif called := re.fullmatch(r"(?:@(\S.*?)\s+)?/(.*)", line):
             await self._call(called[1], called[2])
         else:
+            if not any(bot.ready for bot in self.bots.accounts.values()):
+                self.tell("No bot is ready. Nobody hears you.")
             await self.discord.say(self._with_mentions(line), self.me, self.channel_id)
 
     async def _do_help(self, _: str) -> None:
@@ -233,46 +239,61 @@ class Playground:
         await self.discord.say(self._with_mentions(text), self.me, self.channel_id, reply_to=message["id"])
 
     async def _do_react(self, emoji: str) -> None:
+        if emoji.isascii() or " " in emoji:
+            raise Unclear("Give the emoji itself, such as: --react 👍")
         message = self._last_of_a_bot()
         there = self.me in self.discord.reactions.get(message["id"], {}).get(emoji, [])
         await self.discord.react(message, emoji, self.me, take_away=there)
 
     async def _do_click(self, label: str) -> None:
+        choices = [choice.strip().casefold() for choice in label.split("|")]
+        there = []
         for message in reversed(self._messages()):
             for component in parts_of(message["components"]):
-                values = [it["value"] for it in component.get("options", []) if self._same(it["label"], label)]
-                is_button = component["type"] == BUTTON and self._same(component_text(component).strip("[]"), label)
-                if not values and not is_button:
+                values = [it["value"] for it in component.get("options", []) if it["label"].casefold() in choices]
+                texts = (component_text(component).strip("[]"), component.get("label") or "")
+                is_button = component["type"] == BUTTON and any(self._same(text, label) for text in texts)
+                if component["type"] in (BUTTON, STRING_SELECT):
+                    there.append(component_text(component))
+                if len(values) != len(choices) and not is_button:
                     continue
                 if component.get("style") == LINK:
                     raise Unclear(f"[{label}] opens a web page: {component['url']}")
                 interaction = await self.discord.click(message, component, values, self.me)
                 self._expect_answer(interaction, f"[{label}]")
                 return
-        raise Unclear(f"There is no button [{label}] that can be pressed here, and no menu with it.")
+        what = f"These are there: {' '.join(there)}" if there else "There is none at all."
+        raise Unclear(f"There is no button [{label}] that can be pressed here, and no menu with it. {what}")
 
-    async def _do_fill(self, text: str) -> None:
+    async def _do_fill(self, texts: str) -> None:
         if self._form is None:
             raise Unclear("No form is open.")
-        labels = self._inputs(self._form)
-        values = [value.strip() for value in text.split("|")]
-        if len(values) != len(labels):
-            raise Unclear(f"The form has {len(labels)} fields. Type: --fill {' | '.join(labels)}")
+        inputs = self._inputs(self._form)
+        values = [value.strip() for value in texts.split("|")]
+        if len(values) != len(inputs):
+            raise Unclear(f"The form has {len(inputs)} fields. Type: --fill {' | '.join(inputs)}")
+        answers = {}
+        for (label, field), text in zip(inputs.items(), values, strict=True):
+            value = text or field.get("value") or ""
+            if field.get("required", True) and not value:
+                raise Unclear(f"{label} must not be empty.")
+            if not field.get("min_length", 0) <= len(value) <= field.get("max_length", 4000) and value:
+                raise Unclear(f"{label} has {len(value)} characters. The form does not allow that.")
+            answers[field["custom_id"]] = value
         form, self._form = self._form, None
-        answers = dict(zip(labels.values(), values, strict=True))
         bot = self._find_bot(form["bot"])
         self._expect_answer(await self.discord.submit(bot, form, answers, self.me, self.channel_id), "the form")
 
     @staticmethod
-    def _inputs(form: dict[str, Any]) -> dict[str, str]:
-        """The text inputs of a form: for the label of each its id."""
+    def _inputs(form: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The text inputs of a form, by their labels."""
         inputs = {}
         label = ""
         for component in parts_of(form["components"]):
             if component["type"] == LABEL:
                 label = component["label"]
             elif component["type"] == TEXT_INPUT:
-                inputs[component.get("label") or label] = component["custom_id"]
+                inputs[component.get("label") or label] = component
         return inputs
 
     async def _do_edit(self, text: str) -> None:
@@ -296,7 +317,12 @@ class Playground:
         name, _, rest = text.partition(" ")
         found = [(bot, it) for bot in bots for it in slash_commands(bot.commands) if it["name"] == name]
         if not found:
-            known = [f"  {usage}" for bot in bots for it in slash_commands(bot.commands) for usage in usages(it)]
+            known = [
+                f"  {usage:<40} {bot.user.name}"
+                for bot in bots
+                for it in slash_commands(bot.commands)
+                for usage in usages(it)
+            ]
             problem = f"There is no slash command /{name}. " if name else ""
             there = (
                 ["These are there:", *known]

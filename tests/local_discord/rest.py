@@ -296,7 +296,8 @@ class Rest:
         common = {"application_id": str(account.user.id), "version": "1"}
         if guild_id is not None:
             common["guild_id"] = guild_id
-        new = [command | common | {"id": str(snowflake())} for command in await request.json()]
+        common["description"] = ""  # what stands in the menu of a user or a message has none
+        new = [common | command | {"id": str(snowflake())} for command in await request.json()]
         account.commands = [it for it in account.commands if it.get("guild_id") != guild_id] + new
         return json_response(new)
 

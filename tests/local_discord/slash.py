@@ -44,21 +44,21 @@ def usages(command: Command, path: str = "/") -> list[str]:
     return [" ".join([path, *texts])]
 
 
-def parse(command: Command, text: str, find_id: Callable[[str], int | None]) -> list[dict[str, Any]]:
+def parse(command: Command, text: str, find_id: Callable[[str], int | None], path: str = "/") -> list[dict[str, Any]]:
     """The options in the text after a command's name, in Discord's form. `find_id` finds a @name or a #channel.
 
-    Raises `Unclear`.
+    `path` is what stands before the name, where the command is a subcommand. Raises `Unclear`.
     """
     known = command.get("options", [])
     nested = {option["name"]: option for option in known if option["type"] in (SUBCOMMAND, GROUP)}
     if nested:
         name, _, rest = text.partition(" ")
         if name not in nested:
-            raise Unclear(f"/{command['name']} needs one of these after it: {', '.join(nested)}.")
-        options = parse(nested[name], rest.strip(), find_id)
+            raise Unclear(f"{path}{command['name']} needs one of these after it: {', '.join(nested)}.")
+        options = parse(nested[name], rest.strip(), find_id, f"{path}{command['name']} ")
         return [{"name": name, "type": nested[name]["type"], "options": options}]
 
-    how = f"Type: {usages(command)[0]}"
+    how = f"Type: {usages(command, path)[0]}"
     names = "|".join(re.escape(option["name"]) for option in known)
     first, *parts = re.split(rf"(?:^|\s)({names}):", text) if names else [text]
     texts = {name: value.strip() for name, value in zip(parts[::2], parts[1::2], strict=True)}
