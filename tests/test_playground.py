@@ -27,6 +27,10 @@ class Choice(discord.ui.View):
     async def yes(self, interaction, button):
         await interaction.response.edit_message(content="You said yes.", view=None)
 
+    @discord.ui.button(label="Later", disabled=True)
+    async def later(self, interaction, button):
+        raise AssertionError("nobody can press this")
+
     @discord.ui.select(options=[discord.SelectOption(label=it) for it in "ABC"], max_values=2)
     async def choose(self, interaction, select):
         await interaction.response.send_message(f"You chose {select.values}.")
@@ -265,22 +269,24 @@ def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_mess
 
 def test_a_person_can_react_press_a_button_edit_reply_and_write_direct_messages(tmp_path: Path) -> None:
     write_tour(tmp_path, TEXT_COMMANDS)
-    lines = ["!ask", "--react 👍", "--react :thumbsup:", "one", "--edit two", "--click no", "--click B | c"]
+    lines = ["!ask", "--react 👍", "--react :thumbsup:", "one", "--edit two", "--click later", "--click B | c"]
     lines += ["--click yes", "--click yes", "--delete", "--dm music", "!ask", "--reply !ask", "--channel"]
     stdout, stderr = type_in(tmp_path, *lines, "--foo", "--dm nobody")
     assert stdout == [
-        "music: Sure? [👍 Yes] [A | B | C]",
+        "music: Sure? [👍 Yes] [Later (off)] [A | B | C]",
         "music: Alex likes Sure?",
         "music: one is now two",
         "music: You chose ['B', 'C'].",
         "music edits: You said yes.",
-        "music (direct message to Alex): Sure? [👍 Yes] [A | B | C]",
-        "music (direct message to Alex): Sure? [👍 Yes] [A | B | C]",
+        "music (direct message to Alex): Sure? [👍 Yes] [Later (off)] [A | B | C]",
+        "music (direct message to Alex): Sure? [👍 Yes] [Later (off)] [A | B | C]",
     ]
-    assert 'Alex reacts 👍 to music\'s "Sure? [👍 Yes] [A | B | C]"' in stderr
+    assert 'Alex reacts 👍 to music\'s "Sure? [👍 Yes] [Later (off)] [A | B | C]"' in stderr
     assert "Give the emoji itself, such as: --react 👍" in stderr
     assert 'Alex deletes Alex\'s "two"' in stderr
-    assert re.search(r"There is no button \[no\] .* These are there: \[👍 Yes\] \[A \| B \| C\]", stderr)
+    assert re.search(
+        r"There is no button \[later\] .* These are there: \[👍 Yes\] \[Later \(off\)\] \[A \| B \| C\]", stderr
+    )
     assert re.search(r"There is no button \[yes\] .* There is none at all\.", stderr)
     assert "There is no --foo." in stderr
     assert "There is no bot nobody. These are there: music, dice." in stderr
@@ -350,7 +356,7 @@ def test_a_bot_that_does_not_load_starts_when_its_file_is_mended(tmp_path: Path)
         while "music and dice are ready" not in log:
             log += process.stderr.readline()
         stdout, _ = process.communicate("!ask\n", timeout=50)
-    assert stdout == "music: Sure? [👍 Yes] [A | B | C]\n"
+    assert stdout == "music: Sure? [👍 Yes] [Later (off)] [A | B | C]\n"
     assert "tour does not load. SyntaxError" in log
     assert "music is not ready." in log
     assert "tour.py was changed. The bots start again." in log or "tour.py were changed. The bots start again." in log

@@ -255,6 +255,8 @@ class Playground:
                 is_button = component["type"] == BUTTON and any(self._same(text, label) for text in texts)
                 if component["type"] in (BUTTON, STRING_SELECT):
                     there.append(component_text(component))
+                if component.get("disabled"):
+                    continue
                 if len(values) != len(choices) and not is_button:
                     continue
                 if component.get("style") == LINK:
