@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["discord.py~=2.7.1", "python-dotenv~=1.2.3"]
+# dependencies = ["discord.py>=2.7.1,<3", "python-dotenv>=1.2.3,<2"]
 # ///
 """Run several Discord bots at once: one script, one env file.
 
@@ -61,7 +61,8 @@ try:
     from discord.ext import commands
     from dotenv.parser import parse_stream
 except ModuleNotFoundError as missing:
-    remedy = "Start with .venv/bin/python run_bots.py, or run: python -m pip install -r requirements.txt"
+    python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
+    remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
     print(f"{missing.name} is not installed. {remedy}", file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 
@@ -124,6 +125,11 @@ class BotSettings:
         """Whether this part of `--only` is the bot's number or name, or a range of numbers around it."""
         span = re.fullmatch("([0-9]+)-([0-9]+)", part)
         return part in (str(self.number), self.name) or bool(span and int(span[1]) <= self.number <= int(span[2]))
+
+
+def as_in_environment(name: str) -> str:
+    """A variable's name as the process environment has it: Windows knows no lower case."""
+    return name.upper() if os.name == "nt" else name
 
 
 def read_text(path: str, called: str) -> str:
@@ -214,7 +220,8 @@ def read_bot(number: str, values: Values, problems: list[str]) -> list[BotSettin
             if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
                 raise SettingsError("There are curly quotes. Use straight ones, or none.")
             if not text.strip().isprintable():
-                raise SettingsError("There is a line break or a control character. Is a quote unclosed?")
+                remedy = r"Is a quote unclosed? In double quotes \n is a line break: write / for \ in a path."
+                raise SettingsError(f"There is a line break or a control character. {remedy}")
             fields[field] = parse(text)
         except SettingsError as error:
             problems.append(f"{sources[field]}: {error}")
@@ -256,9 +263,14 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
         problems = [*warnings, f"There is no bot to run. {looked}", how, where]
     if problems:
         raise SettingsError(*dict.fromkeys(problems))
-    for name in set(from_file) - set(environment):  # for the bots' own code
-        if not name.startswith("DISCORD_BOT_TOKEN") and "=" not in name and "\0" not in name + from_file[name][0]:
-            os.environ[name] = from_file[name][0]
+    taken = set(map(as_in_environment, environment))
+    for name, (text, source) in from_file.items():  # for the bots' own code
+        if name.startswith("DISCORD_BOT_TOKEN") or as_in_environment(name) in taken:
+            continue
+        try:
+            os.environ[name] = text
+        except (OSError, ValueError) as error:
+            warnings.append(f"{source}: The system cannot hold this variable, so your bots do not get it: {error}.")
     names.update((bot.token, bot.name) for bot in bots)
     return bots, warnings
 
@@ -579,8 +591,11 @@ class Runner:
         return bots
 
     def _look(self) -> object:
+        """What changes when the env file is saved. To open it could hinder an editor that replaces it, on Windows."""
         with contextlib.suppress(OSError):
-            return self.env_file and (self.env_file.stat().st_mtime_ns, self.env_file.read_bytes())
+            if self.env_file:
+                stat = self.env_file.stat()
+                return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
         return None
 
     async def _keep_up(self, watch: bool) -> None:
@@ -751,6 +766,32 @@ def handle_signals(runner: Runner) -> None:
     threading.Thread(target=last_resort, daemon=True).start()
     for number in STOP_SIGNALS + OTHER_SIGNALS:
         signal.signal(number, handle)  # Windows has no loop.add_signal_handler
+    if sys.platform == "win32":
+        handle_closed_console()
+
+
+console_handler: Any = None  # Windows calls it for as long as the process lives
+
+
+def handle_closed_console() -> None:
+    """Stop when somebody closes the console window, logs off, or shuts Windows down.
+
+    Windows ends the process as soon as the handler returns, or after 5 seconds, so the handler never returns. Python's
+    own does, at once: https://learn.microsoft.com/en-us/windows/console/handlerroutine
+    """
+    import ctypes
+
+    global console_handler
+
+    def handler(event: int) -> bool:
+        if event in (0, 1):  # Ctrl-C and Ctrl-Break, which are Python's business
+            return False
+        signal.raise_signal(signal.SIGBREAK)  # type: ignore[attr-defined]
+        while True:
+            time.sleep(1)
+
+    console_handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)(handler)  # type: ignore[attr-defined]
+    ctypes.windll.kernel32.SetConsoleCtrlHandler(console_handler, True)  # type: ignore[attr-defined]
 
 
 def notify(state: str) -> None:
@@ -820,18 +861,22 @@ def set_up_logging(level: str) -> None:
 
 # --- The command line ------------------------------------------------------------------------------------------------
 def main(argv: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every code page has every character
     variables = "\n".join(f"  DISCORD_BOT_{template:<16}{text}" for template, (_, _, text) in SETTINGS.items())
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"variables of the env file and of the process environment, which wins:\n{variables}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
     levels = ("debug", "info", "warning", "error", "critical")
     parser.add_argument("--env-file", metavar="PATH", type=Path, help="default: .env here, or else beside the script")
     parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
     parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
     parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
-    parser.add_argument("--no-watch", action="store_true", help="read the env file again only at SIGHUP")
+    parser.add_argument("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
     parser.add_argument("--log-level", default="info", type=str.lower, choices=levels, help="default: info")
     version = f"run_bots {__version__}, discord.py {discord.__version__}"
     parser.add_argument("--version", action="version", version=version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import importlib.util
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .local_discord import Account, LocalDiscord
+from .local_discord import Account, LocalDiscord, signals
 
 SCRIPT = Path(__file__).parent.parent / "run_bots.py"
 # What Python and aiohttp print when something was not closed or not awaited, and what no user should see.
@@ -63,10 +64,12 @@ class Program:
         self.folder = folder
         self.script = SCRIPT
         self.discord = discord
+        self.redirect_options: tuple[str, ...] = ()
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "PYTHON"))
         }
-        self.environment["PYTHONPATH"] = str(SCRIPT.parent)
+        self.environment |= {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "utf-8"}
+        self.encoding = "utf-8"  # of its output
         self.stderr = ""
         self.stdout = ""
         self.process: asyncio.subprocess.Process | None = None
@@ -77,7 +80,7 @@ class Program:
         lines = []
         for number, account in enumerate(accounts, 1):
             lines += [f"DISCORD_BOT_TOKEN{number}={account.token}", f"DISCORD_BOT_NAME{number}={account.user.name}"]
-        (self.folder / ".env").write_text("\n".join([*lines, extra]))
+        (self.folder / ".env").write_text("\n".join([*lines, extra]), encoding="utf-8")
         (self.folder / ".env").chmod(0o600)
 
     def copy_script(self) -> None:
@@ -98,7 +101,10 @@ class Program:
 
     def command(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> list[str]:
         """The command that runs the script, pointed at the local Discord if there is one."""
-        redirect = [] if self.discord is None else ["-m", "tests.local_discord.redirect", self.discord.url]
+        redirect = []
+        if self.discord is not None:
+            redirect = ["-m", "tests.local_discord.redirect", *signals.OPTIONS, *self.redirect_options]
+            redirect.append(self.discord.url)
         return [python, *options, *redirect, str(self.script), *arguments]
 
     async def start(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> Program:
@@ -106,7 +112,7 @@ class Program:
             *self.command(*arguments, python=python, options=options),
             cwd=self.folder,
             env=self.environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=signals.STDIN,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -115,8 +121,9 @@ class Program:
 
     async def _read(self, name: str) -> None:
         stream = getattr(self.process, name)
+        decoder = codecs.getincrementaldecoder(self.encoding)()
         while data := await stream.read(65536):
-            setattr(self, name, getattr(self, name) + data.decode())
+            setattr(self, name, getattr(self, name) + decoder.decode(data).replace("\r\n", "\n"))
 
     async def logged(self, text: str, times: int = 1, timeout: float = 20) -> None:
         """Wait until a line of the log has this text."""
@@ -130,9 +137,9 @@ class Program:
     def ended(self) -> bool:
         return self.process is not None and self.process.returncode is not None and all(r.done() for r in self._readers)
 
-    def send(self, number: int = signal.SIGTERM) -> None:
+    def send(self, what: int | str = signal.SIGTERM) -> None:
         assert self.process is not None
-        self.process.send_signal(number)
+        signals.send(self.process, what)
 
     async def end(self, timeout: float = 20) -> int:
         """Wait for the end. Returns the exit code."""

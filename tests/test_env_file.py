@@ -65,6 +65,10 @@ REFUSED = {
         ["DISCORD_BOT_TOKEN1", "control character"],
     ),
     "a character that nobody sees": (f"DISCORD_BOT_TOKEN1={TOKEN}\u200b", ["DISCORD_BOT_TOKEN1", "character"]),
+    "a path whose backslashes mean something": (
+        f'DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_TOKEN2_FILE="C:\\tokens\\new.txt"',
+        ["DISCORD_BOT_TOKEN2_FILE (.env, line 2): ", r"write / for \ in a path"],
+    ),
     "a quote that is closed two lines later": (
         f'DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_NAME1="music\nDISCORD_BOT_TOKEN2={OTHER}\nDISCORD_BOT_NAME2=x"',
         ["DISCORD_BOT_NAME1 (.env, line 2): ", "quote"],
@@ -193,6 +197,26 @@ def test_a_warning_is_given_for(what: str, tmp_path: Path, monkeypatch: pytest.M
     bots, (warning,) = run_bots.read_settings(Path(".env"), {})
     assert all(word in warning for word in words), warning
     assert len(bots) == 1
+
+
+def test_a_variable_that_the_environment_cannot_hold_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Environ(dict[str, str]):
+        def __setitem__(self, name: str, text: str) -> None:  # as Windows does
+            if len(text) > 32_767:
+                raise ValueError("the environment variable is longer than 32767 characters")
+            super().__setitem__(name, text)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", Environ(os.environ))
+    Path(".env").write_text(f"DISCORD_BOT_TOKEN1={TOKEN}\n\nLONG={'x' * 32_768}\nSHORT=x\n")
+    Path(".env").chmod(0o600)
+    (bot,), (warning,) = run_bots.read_settings(Path(".env"), {})
+    assert bot.token == TOKEN
+    assert warning.startswith("LONG (.env, line 3): ")
+    assert "longer than 32767 characters" in warning
+    assert os.environ["SHORT"] == "x"
 
 
 async def test_a_token_of_an_unusual_form_is_a_warning(program: Program, discord: LocalDiscord) -> None:

@@ -158,6 +158,26 @@ async def test_a_file_that_is_replaced_is_followed(program: Program, discord: Lo
     assert await program.stop() == 0
 
 
+async def test_the_file_is_opened_only_after_a_save(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.extend(
+        """
+        async def cog_load(self):
+            import sys
+            def hook(name, arguments):
+                if name == "open" and str(arguments[0]) == ".env":
+                    log.info("opened")
+            sys.addaudithook(hook)
+        """
+    )
+    await start(program, bot)
+    await asyncio.sleep(2.5)
+    assert "opened" not in program.stderr
+    program.write_env(bot, extra="# saved")
+    await program.logged("opened")
+    assert await program.stop() == 0
+
+
 async def test_many_saves_in_a_row_end_with_the_last(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(6)]
     await start(program, bots[0])

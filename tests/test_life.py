@@ -23,6 +23,24 @@ async def test_every_bot_of_the_env_file_comes_up_and_answers(program: Program, 
     program.assert_clean()
 
 
+@pytest.mark.parametrize("options", [(), ("--zlib",)])
+async def test_a_bot_comes_up_with_each_compression_of_the_gateway(
+    options: tuple[str, ...], program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    program.redirect_options = options
+    await program.start()
+    await program.logged("ready as bot")
+    assert {connection.request.query["compress"] for connection in bot.live} == {
+        "zlib-stream" if options else "zstd-stream"
+    }
+    await discord.say("ping")
+    await until(lambda: bot.messages)
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
 async def test_a_bot_answers_people_alone_and_mentions_nobody(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)

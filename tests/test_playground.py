@@ -191,6 +191,13 @@ def test_piped_lines_are_answered_by_every_bot_on_stdout(tmp_path: Path) -> None
     assert not STRAY.search(stderr)
 
 
+def test_it_needs_no_termios_which_windows_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "termios.py").write_text("raise ModuleNotFoundError")
+    stdout, stderr = type_in(tmp_path, "ping", PYTHONPATH=os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
+    assert len(stdout) == 3
+    assert not STRAY.search(stderr)
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_ctrl_c_ends_it_quietly_in_a_terminal_and_leaves_the_terminal_as_it_was() -> None:
     import termios

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -137,6 +138,35 @@ async def test_other_variables_reach_the_process_environment_and_tokens_do_not(
     assert "tokens: []" in program.stderr
 
 
+@pytest.mark.skipif(os.name != "nt", reason="only Windows has no lower case there")
+async def test_a_lower_case_name_in_the_file_does_not_win_over_the_process_environment(
+    program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("bot"), extra="weather_key=file\n")
+    program.environment["WEATHER_KEY"] = "process"
+    program.extend('async def cog_load(self):\n    log.info("it is %s", os.environ["WEATHER_KEY"])\n')
+    await program.start()
+    await program.logged("it is process")
+    assert await program.stop() == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
+async def test_every_name_can_be_shown_whatever_the_code_page(
+    encoding: str, program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("音楽 🎵"))
+    program.environment["PYTHONIOENCODING"] = encoding
+    program.encoding = encoding
+    await program.start("--check")
+    assert await program.end() == 0
+    assert "\\U0001f3b5" in program.stdout
+    program.assert_clean()
+    await program.start()
+    await program.logged("ready as")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
 async def test_the_version_is_a_result_on_stdout(program: Program) -> None:
     await program.start("--version")
     assert await program.end() == 0
@@ -161,8 +191,12 @@ def test_the_inline_metadata_equals_the_requirements() -> None:
     block = re.search(r"(?m)^# /// script\n((?:#.*\n)+?)# ///$", SCRIPT.read_text())
     assert block is not None
     metadata = tomllib.loads("".join(line.removeprefix("#").removeprefix(" ") for line in block[1].splitlines(True)))
-    assert metadata["dependencies"] == (ROOT / "requirements.txt").read_text().split()
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert metadata["dependencies"] == [line for line in lines if not line.startswith("#")]
     assert metadata["requires-python"] == ">=3.11"
+
+
+COMMANDS = [["run_bots.py"], ["-m", "tests.local_discord"], ["-m", "tests.benchmark"]]
 
 
 def find_python(version: str) -> Path | str | None:
@@ -178,19 +212,21 @@ def test_an_older_python_is_told_in_one_line(version: str) -> None:
     python = find_python(version)
     if python is None:
         pytest.skip(f"there is no Python {version}")
-    done = subprocess.run([python, SCRIPT], capture_output=True, text=True)
-    assert done.returncode == 78
-    assert len(done.stderr.splitlines()) == 1
-    assert "needs Python 3.11" in done.stderr
+    for command in COMMANDS:
+        done = subprocess.run([python, *command], capture_output=True, encoding="utf-8", cwd=ROOT)
+        assert done.returncode == 78
+        assert len(done.stderr.splitlines()) == 1
+        assert "needs Python 3.11" in done.stderr
 
 
 def test_a_missing_package_is_told_in_one_line() -> None:
-    # -S leaves out the installed packages.
-    done = subprocess.run([sys.executable, "-S", "-E", SCRIPT], capture_output=True, text=True)
-    assert done.returncode == 78
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("aiohttp is not installed. ")
-    assert line.endswith(" python -m pip install -r requirements.txt")
+    for command in COMMANDS:
+        # -S leaves out the installed packages.
+        done = subprocess.run([sys.executable, "-S", "-E", *command], capture_output=True, encoding="utf-8", cwd=ROOT)
+        assert done.returncode == 78
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("aiohttp is not installed. ")
+        assert line.endswith(" python -m pip install -r requirements.txt")
 
 
 async def test_the_first_signal_may_come_before_the_bots(program: Program, discord: LocalDiscord) -> None:

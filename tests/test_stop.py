@@ -359,6 +359,18 @@ async def test_closing_the_terminal_stops_the_bots(program: Program, discord: Lo
     assert bot.client_closes == [1000]
 
 
+@pytest.mark.skipif(sys.platform != "win32", reason="needs a console of Windows")
+async def test_closing_the_console_window_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot("one"), discord.add_bot("two")]
+    program.write_env(*bots)
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    program.send("close")
+    assert await program.end(timeout=5) == 0
+    assert [bot.client_closes for bot in bots] == [[1000], [1000]]
+    program.assert_clean()
+
+
 async def test_a_second_signal_ends_the_program_at_once(program: Program, discord: LocalDiscord) -> None:
     program.write_env(discord.add_bot("bot"))
     program.extend("async def cog_unload(self):\n    time.sleep(3600)\n")

@@ -55,9 +55,12 @@ def same_terminal() -> Any:
     """Leave the terminal as it was, also when a line is half typed."""
     try:
         import termios
-
+    except ImportError:  # Windows
+        yield
+        return
+    try:
         before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, termios.error):  # Windows, or no terminal
+    except (OSError, ValueError, termios.error):  # no terminal
         yield
         return
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from . import Account, LocalDiscord
+from . import Account, LocalDiscord, signals
 from .world import PRIVILEGED_FLAGS
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ class Bots:
         environment = self._environment()
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        redirect = ["-m", "tests.local_discord.redirect", "--sync-commands", self._discord.url]
+        redirect = ["-m", "tests.local_discord.redirect", *signals.OPTIONS, "--sync-commands", self._discord.url]
         # The tokens of a saved env file must not be read by the bots that run: no watching, they start again.
         script = [str(ROOT / "run_bots.py"), "--no-watch"]
         self._stopping = False
@@ -124,7 +124,7 @@ class Bots:
             *script,
             *(["--env-file", self._env_file] if self._env_file else []),
             env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=signals.STDIN,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**24,  # a line may be long
@@ -160,8 +160,7 @@ class Bots:
             self._tell(f"{listed(missing)} {are} not ready. Mend what the log says, save, and the bots start again.")
 
     async def _stop(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            process.terminate()
+        signals.send(process)
         await asyncio.wait({reading}, timeout=STOP_TIMEOUT)
         if not reading.done():
             reading.cancel()

@@ -26,6 +26,19 @@ UNKNOWN_OPCODE, DECODE_ERROR, NOT_AUTHENTICATED, BAD_TOKEN, TWICE, BAD_SEQUENCE,
 INVALID_SHARD, SHARDING_REQUIRED, INVALID_INTENTS, DISALLOWED_INTENTS = 4010, 4011, 4013, 4014
 
 
+def zstd_compressor() -> Any:
+    """A zstd stream, by whichever of the two modules there is, as in discord.py."""
+    try:
+        from compression import zstd  # Python 3.14 and newer
+    except ImportError:
+        import zstandard
+
+        old_stream = zstandard.ZstdCompressor().compressobj()
+        return lambda data: old_stream.compress(data) + old_stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    stream = zstd.ZstdCompressor()
+    return lambda data: stream.compress(data, stream.FLUSH_BLOCK)
+
+
 class Session:
     """What Discord knows of a bot's (or a shard's) session; it outlives its connection until it is ended."""
 
@@ -69,10 +82,7 @@ class Connection:
             zlib_stream = zlib.compressobj()
             return lambda data: zlib_stream.compress(data) + zlib_stream.flush(zlib.Z_SYNC_FLUSH)
         if kind == "zstd-stream":
-            import zstandard  # there, where discord.py asks for it
-
-            zstd_stream = zstandard.ZstdCompressor().compressobj()
-            return lambda data: zstd_stream.compress(data) + zstd_stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+            return zstd_compressor()
         return None
 
     @property

@@ -1,36 +1,92 @@
 """Run a script, unchanged, with discord.py pointed at a local Discord.
 
-python -m tests.local_discord.redirect [--sync-commands] http://localhost:PORT/api/v10 run_bots.py --env-file .env
+python -m tests.local_discord.redirect [OPTION ...] http://localhost:PORT/api/v10 run_bots.py --env-file .env
 
-With --sync-commands every bot uploads its slash commands before it connects.
+--sync-commands   every bot uploads its slash commands before it connects
+--zlib            discord.py asks the gateway for zlib, also where it could have zstd
+--stdin-signals   each line of stdin is the number of a signal, which is raised here: Windows sends none to a process.
+                  "close" does what Windows does when somebody closes the console window.
+
+Its imports stand in its functions, so that --zlib comes before them.
 """
 
 import runpy
+import signal
 import sys
+import threading
 from typing import Any
 
-import discord.gateway
-import discord.http
-import yarl
-
-connect = discord.AutoShardedClient.connect
+CTRL_CLOSE_EVENT = 2  # https://learn.microsoft.com/en-us/windows/console/handlerroutine
 
 
-async def sync_and_connect(bot: Any, **options: Any) -> None:
-    await bot.tree.sync()
-    await connect(bot, **options)
+def refuse_zstd() -> None:
+    for module in ("zstandard", "compression.zstd"):
+        sys.modules[module] = None  # type: ignore[assignment]  # an import of it fails
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
-    if arguments[0] == "--sync-commands":
-        discord.AutoShardedClient.connect = sync_and_connect  # type: ignore[assignment, method-assign]
-        del arguments[0]
-    base, script, *arguments = arguments
+def sync_before_connecting() -> None:
+    import discord
+
+    connect = discord.AutoShardedClient.connect
+
+    async def sync_and_connect(bot: Any, **options: Any) -> None:
+        await bot.tree.sync()
+        await connect(bot, **options)
+
+    discord.AutoShardedClient.connect = sync_and_connect  # type: ignore[assignment, method-assign]
+
+
+def take_signals_from_stdin() -> None:
+    console_handlers = note_console_handlers() if sys.platform == "win32" else []
+
+    def raise_signals() -> None:
+        for line in sys.stdin:
+            if line.strip() == "close":
+                console_handlers[-1](CTRL_CLOSE_EVENT)  # Windows calls the newest first, in a thread of its own
+            else:
+                signal.raise_signal(int(line))
+
+    threading.Thread(target=raise_signals, daemon=True).start()
+
+
+def note_console_handlers() -> list[Any]:
+    """What the script gives to SetConsoleCtrlHandler from now on: a test has no console window to close."""
+    import ctypes
+
+    handlers = []
+    kernel32: Any = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    install = kernel32.SetConsoleCtrlHandler
+
+    def note(handler: Any, add: bool) -> Any:
+        handlers.append(handler)
+        return install(handler, add)
+
+    kernel32.SetConsoleCtrlHandler = note
+    return handlers
+
+
+def redirect(base: str) -> None:
+    import discord.gateway
+    import discord.http
+    import yarl
+
     discord.http.Route.BASE = base
     gateway = yarl.URL(base).with_path("/").with_scheme("wss" if base.startswith("https") else "ws")
     discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway
-    sys.argv = [script, *arguments]
+
+
+def main() -> None:
+    actions = {
+        "--sync-commands": sync_before_connecting,
+        "--zlib": refuse_zstd,
+        "--stdin-signals": take_signals_from_stdin,
+    }
+    arguments = sys.argv[1:]
+    while arguments[0] in actions:
+        actions[arguments.pop(0)]()
+    base, script, *rest = arguments
+    redirect(base)
+    sys.argv = [script, *rest]
     runpy.run_path(script, run_name="__main__")
 
 

@@ -1,0 +1,22 @@
+"""Signals for a process that `redirect.py` runs, also on Windows, where they go through a pipe to its stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+
+ON_WINDOWS = sys.platform == "win32"
+OPTIONS = ["--stdin-signals"] if ON_WINDOWS else []  # of redirect.py
+STDIN = subprocess.PIPE if ON_WINDOWS else subprocess.DEVNULL
+
+
+def send(process: asyncio.subprocess.Process, what: int | str = signal.SIGTERM) -> None:
+    """Send a signal by its number, or `"close"`: somebody closes the console window. No matter if it has ended."""
+    with contextlib.suppress(ProcessLookupError, ConnectionError):
+        if process.stdin is not None:
+            process.stdin.write(f"{what}\n".encode() if isinstance(what, str) else b"%d\n" % what)
+        else:
+            process.send_signal(int(what))
