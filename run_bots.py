@@ -35,12 +35,14 @@ if __name__ == "__main__":  # the imports below take about a second, and there i
 
 import argparse
 import asyncio
+import atexit
 import base64
 import collections
 import contextlib
 import contextvars
 import dataclasses
 import difflib
+import enum
 import functools
 import gc
 import io
@@ -50,14 +52,17 @@ import re
 import socket
 import threading
 import time
+import traceback
 from asyncio import sslproto
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import aiohttp  # discord.py brings it
     import discord
+    import discord.gateway
+    import discord.http
     from discord.ext import commands
     from dotenv.parser import parse_stream
 except ModuleNotFoundError as missing:
@@ -70,17 +75,33 @@ __version__ = "1.0.0"
 PORTAL = "https://discord.com/developers/applications"
 # A person has to mend something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
 FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
-SHARDING_FROM = 1000  # servers; with fewer, Discord recommends one shard, and need not be asked
-LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30  # seconds, as all that follow; what has no answer by then is tried again
-# Between two attempts a bot waits a random time up to 1, 2, 4, 8 … MAX_DELAY. One failure is forgotten for each
-# FORGIVE_AFTER without one. So, however it fails, it makes about 86,400 / 300 = 288 connections a day at most. Discord
-# resets the token at 1,000 IDENTIFYs: https://docs.discord.com/developers/events/gateway#session-start-limit-object
-MAX_DELAY, FORGIVE_AFTER = 900, 300
-KEEP_CLIENT = 30  # a client that is offline and has to wait longer than this is given up for a new one
-BLOCK_DELAY, BLOCK_SPREAD = 60, 5  # a block of the IP address that does not say how long it lasts; see Entry.pause
+# All that follow are seconds. What has no answer by then is tried again:
+LOGIN_TIMEOUT = 60
+SETUP_TIMEOUT = 60
+CONNECT_TIMEOUT = 30
+READY_TIMEOUT = 60  # from the connection to READY or RESUMED
+HAND_BACK_AFTER = 45  # discord.py waits 60 for a connection
+NETWORK_DELAY = 30  # the longest wait between two attempts that reach nothing
+# After a lost connection a bot waits a random time up to 1, 2, 4, 8 … LOSS_DELAY. One loss is forgotten for each
+# FORGIVE_AFTER without one.
+LOSS_DELAY = 900
+FORGIVE_AFTER = 300
+# So many IDENTIFYs at once, and one more for each IDENTIFY_EVERY. A bot begins only while Discord has IDENTIFY_RESERVE
+# left, because what it has counted is also of other processes.
+IDENTIFY_BURST = 40
+IDENTIFY_EVERY = 360
+IDENTIFY_RESERVE = 500
+BLOCK_DELAY = 60  # a block of the IP address that does not say how long it lasts
+BLOCK_SPREAD = 5
+KEEP_ALIVE = 60  # how long a connection for requests is kept after its last one
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-# A stop takes 10 seconds at most: for Discord's answer, the bots' own clean-up, other threads, and for everything.
-GATEWAY_CLOSE_TIMEOUT, CLEANUP_TIMEOUT, CLOSE_TIMEOUT, STOP_TIMEOUT = 2, 5, 1, 9
+LEAVE_TIMEOUT = 1.5  # for Discord's answer to a close
+# How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the rest.
+CLEANUP_UNTIL = 5
+TASKS_UNTIL = 8
+CLOSE_UNTIL = 8.5
+STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
+FLUSH_TIMEOUT = 0.5
 
 log = logging.getLogger("run_bots")
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its code has started.
@@ -276,125 +297,19 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
 
 
 # --- What a bot does -------------------------------------------------------------------------------------------------
-async def answer_ping(message: discord.Message) -> None:
-    """What a bot does that has no extensions: it answers `ping` with `pong`, but not itself and no other bot."""
-    if not message.author.bot and message.content.startswith("ping"):
-        await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
-
-
-# --- One entry and its life: log in, connect, retry, end -------------------------------------------------------------
-# Intents that are to be switched on in the Developer Portal: the application's flag, and the Portal's own name.
-PRIVILEGED_INTENTS = {
-    "message_content": ("gateway_message_content", "Message Content Intent"),
-    "members": ("gateway_guild_members", "Server Members Intent"),
-    "presences": ("gateway_presence", "Presence Intent"),
-}
-NOT_THE_USERS = (__file__, "<frozen ", os.path.dirname(discord.__file__))  # how the names of other files begin
-
-
-class GivenUp(BaseException):
-    """This client is of no more use; the cause may say why. No `Exception`: discord.py would catch it and go on."""
-
-
-@dataclasses.dataclass
-class Failure:
-    """Why an attempt failed, as a sentence for a person."""
-
-    text: str
-    final: bool = False  # a person must change something first
-    cause: BaseException | None = None  # what the log shows a traceback of
-    wait: float = 0  # seconds that Discord asks for
-    for_all: bool = False  # they hold for the IP address, and so for every bot
-
-
-def diagnose(error: BaseException, bot: "Bot") -> Failure:
-    """What an exception means for a bot. This is the one place that says which failures are final."""
-    if isinstance(error, discord.GatewayNotFound) and error.__cause__ is not None:
-        error = error.__cause__
-    sources = (bot.entry or bot).settings.sources  # those of now, where only a name or a number has changed
-    token, extensions, intents = (sources[field] for field in ("token", "extensions", "intents"))
-    number = str(bot.application_id or bot.settings.bot_id)
-    portal = f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL
-    status = getattr(error, "status", None)
-    code = error.code if isinstance(error, discord.ConnectionClosed) else None
-
-    refused = isinstance(error, discord.LoginFailure) or (isinstance(error, discord.HTTPException) and status == 401)
-    if refused or code == 4004:
-        return Failure(f"{token}: Discord refuses this token. Make a new one at {portal} (Reset Token).", final=True)
-    if isinstance(error, discord.PrivilegedIntentsRequired) or code == 4014:
-        missing = " and ".join(bot.missing_intents) or "privileged intent"
-        return Failure(f"{token}: The {missing} is off. Switch it on at {portal}, or change {intents}.", final=True)
-    if isinstance(error, commands.ExtensionError):
-        cause = getattr(error, "original", None)
-        why = f"{type(cause).__name__}: {cause}" if cause else "It has no function: async def setup(bot)"
-        no_package = isinstance(cause, ModuleNotFoundError) and error.name.startswith(f"{cause.name}.")
-        if no_package or isinstance(error, commands.ExtensionNotFound):
-            cause, why = None, "There is no such file beside run_bots.py or in this folder"
-        frames = cause and cause.__traceback__  # from the first of the user's own
-        while frames and frames.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
-            frames = frames.tb_next
-        text = f"{extensions}: {error.name} does not load. {why}."
-        return Failure(text, final=True, cause=cause and cause.with_traceback(frames))
-    if isinstance(error, discord.app_commands.CommandSyncFailure):
-        return Failure(f"{extensions}: Discord refuses the slash commands. {error}", final=True)
-    wants_shards = code == 4011 and bot.entry and (bot.guilds or not bot.entry.asks_for_shards)
-    if code in FINAL_CLOSE_CODES and not wants_shards:
-        return Failure(f"{token}: Refused (close code {code}). Update discord.py, or change {intents}.", final=True)
-
-    if isinstance(error, discord.RateLimited):
-        return Failure(f"Discord asks this bot to wait {error.retry_after:.0f} s.", wait=error.retry_after)
-    headers = getattr(getattr(error, "response", error), "headers", None) or {}
-    if status == 429 and not ("Via" in headers and headers.get("Content-Type") == "application/json"):
-        # Discord's own rate limits come as JSON and through a proxy. Anything else is Cloudflare, in front of it.
-        wait = headers.get("Retry-After", "")
-        seconds = int(wait) if wait.isdecimal() else BLOCK_DELAY
-        return Failure(f"Discord blocks this IP address (429). All bots wait {seconds} s.", wait=seconds, for_all=True)
-    if status is not None:
-        return Failure(f"Discord answers with status {status}.")
-    if isinstance(error, TimeoutError):
-        return Failure("Discord does not answer.")
-    if isinstance(error, OSError | aiohttp.ClientError):
-        return Failure(f"Discord cannot be reached. Check the network ({error}).")
-    if code is not None:
-        return Failure(f"Discord closed the gateway connection with {code}.")
-    if bot.application is None and isinstance(error, TypeError | KeyError | ValueError):
-        return Failure("The answer is not from Discord. Is there a log-in page or a proxy in the way?")
-    return Failure(f"Unexpected error: {error!r}.", cause=error)
-
-
 class Bot(commands.AutoShardedBot):
-    """discord.py's bot, as one of many: it asks its entry before it connects, and it leaves Discord at once."""
+    """What a bot is where nobody brings a client of their own: it does what its extensions say, or answers `ping`."""
 
-    def __init__(self, settings: BotSettings, entry: "Entry | None" = None) -> None:
+    def __init__(self, settings: BotSettings) -> None:
         # Without the message content intent, a bot still hears commands that begin with its mention.
         prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
-        # A bot that only answers ping needs no help command and no cache of messages, which takes memory and time.
-        options: Any = {} if settings.extensions else {"help_command": None, "max_messages": None}
-        super().__init__(prefix, intents=settings.intents, shard_count=1, **options)
-        self.settings, self.entry = settings, entry
-        self.gone = asyncio.Event()  # set when the bot is closed, whoever closed it
-        self._goodbye: asyncio.Task[None] | None = None
-        self._sockets: list[aiohttp.ClientWebSocketResponse] = []
-        # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
-        # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
-        self._connect_socket, self.http.ws_connect = self.http.ws_connect, self._open_socket  # type: ignore[method-assign]
-        for event in ("on_connect", "on_resumed"):
-            self.add_listener(self._report_ready, event)
+        options: Any = {}
+        if not settings.extensions:  # then a help command and a cache of messages only take memory and time
+            options = {"help_command": None, "max_messages": None}
+        super().__init__(prefix, intents=settings.intents, **options)
+        self.settings = settings
 
-    @property
-    def missing_intents(self) -> list[str]:
-        asked = [names for intent, names in PRIVILEGED_INTENTS.items() if getattr(self.intents, intent)]
-        flags = self.application_flags
-        return [name for flag, name in asked if not getattr(flags, flag) and not getattr(flags, f"{flag}_limited")]
-
-    async def login(self, token: str) -> None:
-        if self.entry:
-            await self.entry.pause()
-        # Not public, and for the login alone: a longer rate limit is an error, for which the entry waits.
-        self.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-        async with asyncio.timeout(LOGIN_TIMEOUT):
-            await super().login(token)
-        self.http.max_ratelimit_timeout = None
+    async def setup_hook(self) -> None:
         for name in self.settings.extensions:
             try:
                 await self.load_extension(name)
@@ -402,58 +317,6 @@ class Bot(commands.AutoShardedBot):
                 raise
             except (Exception, SystemExit) as error:  # of the package that it is in; exit() would end every bot
                 raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
-        many = self.application and self.application.approximate_guild_count >= SHARDING_FROM
-        if self.entry and (many or self.entry.asks_for_shards):
-            self.entry.asks_for_shards = True
-            self.shard_count = None  # type: ignore[assignment]  # connect() asks Discord
-
-    async def _open_socket(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        """Connect to the gateway as soon as the bot may. Raises `GivenUp` if that takes long."""
-        if options or self.entry is None:  # a voice connection
-            return await self._connect_socket(url, **options)
-        lost = [socket for socket in self._sockets if socket.closed]
-        self._sockets = [socket for socket in self._sockets if not socket.closed]
-        for ws in lost:  # discord.py launches all shards before it looks how the first one fared
-            if ws.close_code in FINAL_CLOSE_CODES:
-                raise GivenUp from discord.ConnectionClosed(ws, shard_id=None)
-        if lost and not self._goodbye:
-            self.entry.failed(Failure("The gateway connection was lost."), len(lost) / (self.shard_count or 1))
-        while True:
-            if self.entry.delay > KEEP_CLIENT and not self._sockets and not self._goodbye:
-                raise GivenUp
-            await self.entry.pause()
-            if self._goodbye:
-                raise asyncio.CancelledError
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    self._sockets.append(await self._connect_socket(url))
-                self.entry.reconnects += len(lost)
-                return self._sockets[-1]
-            except (OSError, aiohttp.ClientError) as error:
-                self.entry.failed(diagnose(error, self))
-
-    async def close(self) -> None:
-        """Leave the gateway, let the bot's own code clean up, close the rest. A second call waits for the first."""
-        if self._goodbye is None:
-            self._goodbye = asyncio.create_task(self._say_goodbye(asyncio.current_task()))
-        await asyncio.shield(self._goodbye)
-
-    async def _say_goodbye(self, caller: asyncio.Task[Any] | None) -> None:
-        running_token.set(self.settings.token)
-        closing = [asyncio.create_task(ws.close(code=1000)) for ws in self._sockets]
-        for ws, task in zip(self._sockets, closing, strict=True):
-            # With 1000 Discord shows the bot as offline at once. Else discord.py's own close with 4000 goes out first.
-            ws.close = lambda task=task, **_: asyncio.shield(task)  # type: ignore[method-assign, assignment]
-        if closing:
-            await asyncio.wait(closing, timeout=GATEWAY_CLOSE_TIMEOUT)
-        for task in tasks[self.settings.token] - {caller, asyncio.current_task()}:
-            task.cancel()  # what waits for an event would wait for ever, and what sends would fail
-        clean_up = asyncio.create_task(super().close())  # it unloads the extensions first
-        if not (await asyncio.wait([clean_up], timeout=CLEANUP_TIMEOUT))[0]:
-            log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_TIMEOUT)
-            clean_up.cancel()
-        await self.http.close()
-        self.gone.set()
 
     async def on_message(self, message: discord.Message) -> None:
         if self.settings.extensions:
@@ -465,27 +328,555 @@ class Bot(commands.AutoShardedBot):
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
             await super().on_command_error(context, exception)
 
-    async def _report_ready(self) -> None:
-        shards = self.shards.values()
-        if self.entry and len(shards) == self.shard_count and not any(shard.is_closed() for shard in shards):
-            log.info("ready as %s (%s) in %s servers", self.user, self.user and self.user.id, len(self.guilds))
-            self.entry.set_state("ready")
+
+async def answer_ping(message: discord.Message) -> None:
+    """What a bot does that has no extensions: it answers `ping` with `pong`, but not itself and no other bot."""
+    if not message.author.bot and message.content.startswith("ping"):
+        await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
+
+
+# --- What a failure means: an exception comes in, a sentence and a verdict come out ----------------------------------
+# Intents that are to be switched on in the Developer Portal: the application's flag, and the Portal's own name.
+PRIVILEGED_INTENTS = {
+    "message_content": ("gateway_message_content", "Message Content Intent"),
+    "members": ("gateway_guild_members", "Server Members Intent"),
+    "presences": ("gateway_presence", "Presence Intent"),
+}
+# What a bot's setup raises where its code is wrong. Anything else may be the world's fault, and is tried again.
+WRONG_CODE = (
+    *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError, ArithmeticError),
+    *(AssertionError, SystemExit, discord.ClientException, commands.ExtensionError),
+    discord.app_commands.AppCommandError,
+)
+DISCORD_FOLDER = os.path.dirname(discord.__file__)
+ASYNCIO_FOLDER = os.path.dirname(asyncio.__file__)
+NOT_THE_USERS = (__file__, "<frozen ", DISCORD_FOLDER, ASYNCIO_FOLDER)  # how the names of other files begin
+
+
+class Kind(enum.Enum):
+    """What comes after a failure."""
+
+    FINAL = enum.auto()  # nothing, until a person has changed something
+    NETWORK = enum.auto()  # nothing was reached and it cost nothing: another attempt soon
+    LOSS = enum.auto()  # it may cost an IDENTIFY: another attempt after longer and longer waits
+    TOLD = enum.auto()  # an attempt when Discord says
+
+
+class SetupFailed(Exception):
+    """The bot's own setup has not ended well. The cause is what it raised."""
+
+
+@dataclasses.dataclass
+class Failure:
+    """Why an attempt failed, as a sentence for a person."""
+
+    text: str = ""
+    kind: Kind = Kind.LOSS
+    cause: BaseException | None = None  # what the log shows a traceback of
+    wait: float = 0  # seconds that Discord asks for
+    for_all: bool = False  # they hold for the IP address, and so for every bot
+
+
+def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> Failure:
+    """What an exception means for a bot. With those that follow, the one place that says which failures are final."""
+    if isinstance(error, SetupFailed) and error.__cause__:
+        return diagnose_setup(error.__cause__, bot)
+    if isinstance(error, discord.GatewayNotFound) and error.__cause__:
+        error = error.__cause__
+    code = close_code_of(error)
+    if code is not None:
+        return diagnose_close(code, bot, client)
+    if isinstance(error, discord.HTTPException):
+        return diagnose_status(error.status, error.response.headers)
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        return diagnose_status(error.status, error.headers or {})
+    return diagnose_rest(error, client)
+
+
+def close_code_of(error: BaseException) -> int | None:
+    """The code with which Discord closes a gateway connection for this; it refuses a log-in for the same reasons."""
+    if isinstance(error, discord.ConnectionClosed):
+        return error.code
+    if isinstance(error, discord.PrivilegedIntentsRequired):
+        return 4014
+    if isinstance(error, discord.LoginFailure) or (isinstance(error, discord.HTTPException) and error.status == 401):
+        return 4004
+    return None
+
+
+def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
+    """What an exception means with which Discord has not answered."""
+    if isinstance(error, discord.RateLimited):
+        return Failure(f"Discord asks this bot to wait {error.retry_after:.0f} s.", Kind.TOLD, wait=error.retry_after)
+    if isinstance(error, TimeoutError):
+        return Failure("Discord does not answer.", Kind.NETWORK)
+    if isinstance(error, OSError | aiohttp.ClientError):
+        return Failure(f"Discord cannot be reached. Check the network ({error}).", Kind.NETWORK)
+    if isinstance(error, TypeError | KeyError | ValueError) and client.application is None:
+        return diagnose_status(200, {})  # discord.py takes a page for its data
+    return Failure(f"Unexpected error: {error!r}.", cause=error)
+
+
+def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
+    """What one of Discord's close codes means: a failed log-in with a wrong token is one of them, 4004."""
+    number = str(client.application_id or bot.bot_id)
+    portal = f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL
+    token, intents = bot.sources["token"], bot.sources["intents"]
+    if code not in FINAL_CLOSE_CODES:
+        return Failure(f"Discord closed the gateway connection with {code}.")
+    if code == 4004:
+        text = f"Discord refuses this token. Make a new one at {portal} (Reset Token)."
+    elif code == 4014:
+        missing = " and ".join(missing_intents(client)) or "privileged intent"
+        text = f"The {missing} is off. Switch it on at {portal}, or change {intents}."
+    elif code == 4011 and client.guilds and isinstance(client, discord.AutoShardedClient):
+        return Failure("This bot is in more servers now, and needs more shards.")  # the next client asks how many
+    elif code == 4011 and not isinstance(client, discord.AutoShardedClient):
+        text = "This bot is in so many servers that it needs shards. Use AutoShardedBot in the place of Bot."
+    else:
+        text = f"Refused (close code {code}). Update discord.py, or change {intents}."
+    return Failure(f"{token}: {text}", Kind.FINAL)
+
+
+def missing_intents(client: discord.Client) -> list[str]:
+    """The intents that this logged-in client asks for, and that are off in the Developer Portal."""
+    names = []
+    for intent, (flag, name) in PRIVILEGED_INTENTS.items():
+        is_on = getattr(client.application_flags, flag) or getattr(client.application_flags, f"{flag}_limited")
+        if getattr(client.intents, intent) and not is_on:
+            names.append(name)
+    return names
+
+
+def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
+    """What an HTTP status means that is no success, of Discord or of whoever answers in its place."""
+    if status < 400:
+        text = "The answer is not from Discord. Is there a log-in page or a proxy in the way?"
+        return Failure(text, Kind.NETWORK)
+    is_discords = "Via" in headers and headers.get("Content-Type") == "application/json"
+    if status == 429 and not is_discords:
+        # Discord's own rate limits come as JSON and through a proxy. Anything else is Cloudflare, in front of it.
+        try:
+            seconds = float(headers["Retry-After"])
+        except (KeyError, ValueError):
+            seconds = BLOCK_DELAY
+        text = f"Discord blocks this IP address (429). All bots wait {seconds:g} s."
+        return Failure(text, Kind.TOLD, wait=seconds, for_all=True)
+    kind = Kind.NETWORK if status >= 500 else Kind.LOSS
+    return Failure(f"Discord answers with status {status}.", kind)
+
+
+def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
+    """What it means that a bot's own setup raised this: either the code is wrong, or the world around it."""
+    subject = "The bot's setup"
+    if isinstance(error, commands.ExtensionError):
+        subject = error.name
+    is_missing = isinstance(error, commands.ExtensionNotFound)
+    if isinstance(error, commands.ExtensionFailed):
+        error = error.original
+        # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
+        is_missing = isinstance(error, ModuleNotFoundError) and subject.startswith(f"{error.name}.")
+    kind, cause = Kind.NETWORK, None
+    if isinstance(error, WRONG_CODE):
+        kind, cause = Kind.FINAL, with_own_frames(error)
+    why = f"{type(error).__name__}: {error}"
+    if is_missing:
+        why, cause = "There is no such file beside run_bots.py or in this folder", None
+    elif isinstance(error, commands.NoEntryPointError):
+        why, cause = "It has no function: async def setup(bot)", None
+    elif isinstance(error, discord.app_commands.CommandSyncFailure):
+        why, kind, cause = f"Discord refuses the slash commands. {error}", Kind.FINAL, None
+    elif isinstance(error, discord.HTTPException) and error.status < 500:
+        kind = Kind.LOSS
+    place = place_of(error) if kind is not Kind.FINAL else ""
+    return Failure(f"{bot.sources['extensions']}: {subject} does not load. {why}{place}.", kind, cause)
+
+
+def with_own_frames(error: BaseException) -> BaseException:
+    """The exception with a traceback that begins at the first place in the user's own code."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
+        frames = frames.tb_next
+    return error.with_traceback(frames)
+
+
+def place_of(error: BaseException) -> str:
+    """Where the user's own code was as this was raised, to be put behind a sentence."""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(NOT_THE_USERS) and "site-packages" not in frame.filename:
+            place = f" ({os.path.basename(frame.filename)}, line {frame.lineno})"
+    return place
+
+
+# --- When a bot may try again: a clock comes in, a wait comes out ----------------------------------------------------
+class Pace:
+    """When one bot may open its next connection. All times are of one clock, in seconds.
+
+    So, however a bot fails and whoever restarts it, one process makes at most IDENTIFY_BURST and 86,400 /
+    IDENTIFY_EVERY = 280 IDENTIFYs in any 24 hours. Discord resets the token at 1,000:
+    https://docs.discord.com/developers/events/gateway#session-start-limit-object
+    """
+
+    def __init__(self) -> None:
+        self.unreached = 0  # attempts in a row that have reached nothing
+        self.network_until = self.loss_until = self.told_until = 0.0
+        self.burst = IDENTIFY_BURST
+        self._losses = 0.0  # those that are not forgotten yet
+        self._identifies = self._counted_at = 0.0  # as a bucket that runs empty: what was in it, and when
+
+    def not_reached(self, now: float) -> None:
+        longest = min(NETWORK_DELAY, 2**self.unreached)
+        self.unreached = min(self.unreached + 1, 10)
+        self.network_until = now + random.uniform(longest / 2, longest)
+
+    def reached(self) -> None:
+        self.unreached = 0
+        self.network_until = 0
+
+    def lost(self, now: float, part: float = 1) -> None:
+        """A connection was lost that may cost an IDENTIFY, of this part of the bot's shards."""
+        forgotten = max(0, now - self.loss_until) / FORGIVE_AFTER
+        self._losses = max(0, self._losses - forgotten)
+        self.loss_until = now + random.uniform(0, min(LOSS_DELAY, 2**self._losses))
+        self._losses = min(self._losses + part, 10)  # 2**10 is more than LOSS_DELAY
+
+    def told(self, now: float, seconds: float) -> None:
+        self.told_until = max(self.told_until, now + seconds)
+
+    def identified(self, now: float) -> None:
+        """An IDENTIFY is about to be sent."""
+        self._identifies = self._not_run_out(now) + 1
+        self._counted_at = now
+
+    def _not_run_out(self, now: float) -> float:
+        return max(0, self._identifies - (now - self._counted_at) / IDENTIFY_EVERY)
+
+    def wait(self, now: float) -> float:
+        """In how many seconds the bot may try again."""
+        too_many = self._not_run_out(now) + 1 - self.burst
+        until = max(self.network_until, self.loss_until, self.told_until)
+        return max(0, until - now, too_many * IDENTIFY_EVERY)
+
+
+# --- What all bots share: one pool of connections, and one way into the internet -------------------------------------
+class Pool(aiohttp.TCPConnector):
+    """Connections that stay open for a while after a request, for whichever bot is the next one to ask.
+
+    Each client closes the pool that it was given, also when others use it: that does nothing here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
+
+    async def close(self, **_: Any) -> None:
+        pass
+
+    async def close_for_all(self) -> None:
+        await super().close()
+
+
+class Network:
+    """The way into the internet: whether it was away, and whether Discord blocks this address."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.blocked_until = 0.0  # by the monotonic clock
+        self._back = asyncio.Event()
+
+    def is_back(self) -> None:
+        """End the waits for the network of all bots."""
+        self._back.set()
+        self._back = asyncio.Event()
+
+    async def wait_until_back(self, seconds: float) -> bool:
+        """Wait for it, that long at most. Returns whether it is back before that."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._back.wait()
+        except TimeoutError:
+            return False
+
+
+# --- The way to the gateway, around any client, whoever made it ------------------------------------------------------
+class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
+    """The WebSocket of every client: it remembers the code that Discord closed it with, and can leave with 1000.
+
+    Over TLS the first is lost otherwise, if the connection ends behind it: aiohttp then says 1006. And of a client that
+    closes, discord.py means to send 1000, but 4000 comes first. With 1000 Discord shows the bot as offline at once.
+    """
+
+    leaving = False
+    identified = False  # an IDENTIFY was sent on it
+    is_up = False  # Discord has answered with READY or RESUMED
+    sent_code: int | None = None
+    received_code: int | None = None
+    goodbye: asyncio.Task[bool] | None = None
+
+    @property
+    def close_code(self) -> int | None:
+        return self.received_code or super().close_code
+
+    async def close(self, *, code: int = 4000, message: bytes = b"") -> bool:
+        if self.goodbye is None:
+            self.sent_code = 1000 if self.leaving else code
+            self.received_code = self.close_code
+            # A task, because a caller that is cancelled in the middle would end the connection before the frame is out.
+            self.goodbye = asyncio.create_task(super().close(code=self.sent_code, message=message))
+        return await asyncio.shield(self.goodbye)
+
+    @property
+    def is_refused_resume(self) -> bool:
+        """Whether discord.py left because the session of a RESUME is over: with 1000, and without an IDENTIFY."""
+        return self.sent_code == 1000 and not self.received_code and not self.identified
+
+
+class NewSession(Exception):
+    """A client without a session has to wait too long for discord.py's patience; `connect()` is to be called again."""
+
+
+class Gateway:
+    """The way to the gateway of one client. No connection is opened before the bot's pace allows it."""
+
+    def __init__(self, client: discord.Client, entry: "Entry") -> None:
+        self.client = client
+        self.entry = entry
+        self.sockets: list[GatewaySocket] = []
+        self.shards = 1
+        self.max_concurrency = 1
+        self.launched = 0  # connections since connect() was called
+        self.has_session = False
+        self.leaving = False
+        self._next_identify: dict[int, float] = {}
+        # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
+        # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
+        self._connect = client.http.ws_connect
+        client.http.ws_connect = self.connect  # type: ignore[method-assign]
+        self._before_identify = client.before_identify_hook
+        client.before_identify_hook = self.before_identify  # type: ignore[method-assign]
+
+    def listen(self) -> None:
+        """Hear when a connection is up. Any client has `wait_for`, whose check is called at each such event."""
+        for event in ("connect", "resumed"):
+            self.client.wait_for(event, check=self._on_up).close()  # the wait itself is never begun
+
+    async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
+        """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
+        if options:  # a voice connection
+            return await self._connect(url, **options)
+        self._count_lost()
+        try:
+            async with asyncio.timeout(self._patience()):
+                ws = await self._connect_when_allowed(url)
+        except TimeoutError:
+            if not self.has_session:
+                if self.shards == 1:
+                    raise NewSession from None
+                raise
+            # discord.py would end its wait soon. After this error of Windows it tries a RESUME again, whatever the
+            # system and the client are (Client.connect, Shard._handle_disconnect); after any other, an IDENTIFY.
+            raise ConnectionResetError(10054, "The wait goes on") from None
+        self.launched += 1
+        self.sockets.append(ws)
+        asyncio.get_running_loop().call_later(READY_TIMEOUT, self._give_up_unless_up, ws)
+        return ws
+
+    def _count_lost(self) -> None:
+        """Count the connections that have ended since."""
+        lost = [ws for ws in self.sockets if ws.closed]
+        self.sockets = [ws for ws in self.sockets if not ws.closed]
+        if self.leaving:
+            return
+        for ws in lost:
+            if ws.sent_code == 1000 and not ws.received_code:
+                self.has_session = False
+            if ws.close_code in FINAL_CLOSE_CODES:
+                # discord.py launches all shards before it looks how the first one fared.
+                self.entry.give_up(discord.ConnectionClosed(ws, shard_id=None))
+            elif not ws.is_refused_resume:
+                self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
+
+    def _patience(self) -> float | None:
+        """Seconds until discord.py would end its wait; None where it has no limit."""
+        launching = isinstance(self.client, discord.AutoShardedClient) and self.launched < self.shards
+        return None if launching else HAND_BACK_AFTER
+
+    async def _connect_when_allowed(self, url: str) -> GatewaySocket:
+        while True:
+            await self.entry.pause()
+            if self.leaving or self.entry.is_leaving:
+                await asyncio.get_running_loop().create_future()  # until the client's end cancels it
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    ws = await self._connect(url)
+            except (OSError, aiohttp.ClientError) as error:
+                self.entry.failed(diagnose(error, self.entry.settings, self.client))
+            else:
+                self.entry.reached()
+                return ws  # type: ignore[return-value]  # the one that is set below
+
+    async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
+        """In the place of discord.py's hook, which waits for 5 seconds, whatever Discord allows a large bot."""
+        self.sockets[-1].identified = True
+        now = time.monotonic()
+        self.entry.pace.identified(now)
+        if self.max_concurrency == 1:
+            await self._before_identify(shard_id, initial=initial)
+            return
+        group = (shard_id or 0) % self.max_concurrency
+        allowed_at = self._next_identify.get(group, now)
+        self._next_identify[group] = max(allowed_at, now) + 5
+        await asyncio.sleep(allowed_at - now)
+
+    def _on_up(self, *_: object) -> bool:
+        for ws in self.sockets:
+            if not ws.is_up:
+                ws.is_up = True
+                break
+        self.has_session = True
+        if len(self.sockets) == self.shards and all(ws.is_up for ws in self.sockets):
+            self.entry.set_ready()
+        return False  # the next event is heard too
+
+    def _give_up_unless_up(self, ws: GatewaySocket) -> None:
+        if not ws.is_up and not ws.closed:
+            log.warning("Discord does not answer at the gateway.")
+            # Nobody says whose answer is missing. The other shards go on where they were.
+            closing = [each.close(code=4000) for each in self.sockets]
+            self._closing = asyncio.gather(*closing, return_exceptions=True)
+
+    async def leave(self) -> None:
+        """Leave Discord: nobody sees the bot online from here on."""
+        self.leaving = True
+        for ws in self.sockets:
+            ws.leaving = True
+        await asyncio.gather(*(ws.close(code=1000) for ws in self.sockets), return_exceptions=True)
+
+
+discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
+
+
+# --- An entry and its life: log in, connect, retry, end --------------------------------------------------------------
+@dataclasses.dataclass
+class Starts:
+    """What Discord says of the sessions that a bot may start: session_start_limit, and the number of shards."""
+
+    shards: int
+    remaining: int  # IDENTIFYs, until they are counted anew
+    reset_after: float  # seconds until then
+    max_concurrency: int
+
+
+class SetupTooLong(TimeoutError):
+    """The bot's own setup has not ended in time."""
+
+
+async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
+    """Log in by REST, which runs the bot's own setup too, each within its time.
+
+    Raises `SetupFailed`, or what discord.py raises.
+    """
+    set_up = client.setup_hook
+
+    async def set_up_in_time() -> None:
+        limit.reschedule(None)
+        client.http.max_ratelimit_timeout = None
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT) as setup_limit:
+                await set_up()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task and task.cancelling():  # the bot is to end
+                raise
+            raise SetupFailed from error
+        except (Exception, SystemExit) as error:
+            raise SetupFailed from (SetupTooLong() if setup_limit.expired() else error)
+
+    client.setup_hook = set_up_in_time  # type: ignore[method-assign]
+    if client.http.connector is discord.utils.MISSING:
+        client.http.connector = pool
+    # Not public, and for the login alone: a longer rate limit is an error, for which the entry waits.
+    client.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
+    async with asyncio.timeout(LOGIN_TIMEOUT) as limit:
+        await client.login(token)
+
+
+async def ask_for_starts(client: discord.Client) -> Starts:
+    """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        shards, _, limit = await client.http.get_bot_gateway()
+    return Starts(shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"])
+
+
+async def clean_up(client: discord.Client) -> None:
+    """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice. `client.close()` does it too late."""
+    if isinstance(client, commands.bot.BotBase):
+        for name in list(client.extensions):
+            with contextlib.suppress(Exception):
+                await client.unload_extension(name)
+        for name in list(client.cogs):
+            with contextlib.suppress(Exception):
+                await client.remove_cog(name)
+    for voice in client.voice_clients:
+        with contextlib.suppress(Exception):
+            await voice.disconnect(force=True)
+
+
+def files_of(client: discord.Client) -> tuple[str, ...]:
+    """How the names of files begin whose tasks are this client's: discord.py's, its class's and its extensions'."""
+    modules = [sys.modules.get(type(client).__module__)]
+    modules += getattr(client, "extensions", {}).values()
+    files = [DISCORD_FOLDER, ASYNCIO_FOLDER]
+    for module in modules:
+        file = getattr(module, "__file__", None) or ""
+        if os.path.basename(file) == "__init__.py":
+            file = os.path.dirname(file)
+        if file:
+            files.append(file)
+    return tuple(files)
+
+
+def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
+    """Whether the task runs a coroutine of one of these files."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(files)
+
+
+async def finish(work: Coroutine[Any, Any, None], deadline: float) -> bool:
+    """Let it work until then, by the event loop's clock. Returns whether it has ended by itself."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    await asyncio.wait({task}, timeout=max(0, deadline - loop.time()))
+    if task.done():
+        if not task.cancelled() and task.exception():
+            log.error("Some clean-up failed.", exc_info=task.exception())
+        return True
+    task.cancel()
+    return False
+
+
+async def cancel(its: set[asyncio.Task[Any]], deadline: float) -> None:
+    """Cancel these tasks, and let them end until then, by the event loop's clock."""
+    for task in its:
+        task.cancel()
+    if its:
+        await asyncio.wait(its, timeout=max(0, deadline - asyncio.get_running_loop().time()))
 
 
 class Entry:
-    """One bot: its state, and the event that is set when it has ended, however that was."""
+    """One bot: what it runs with, its state, and the event that is set when it has ended, however that was."""
 
-    blocked_until = 0.0  # by the monotonic clock; for all bots, because Cloudflare blocks an IP address
-
-    def __init__(self, settings: BotSettings, on_change: Callable[[], None]) -> None:
+    def __init__(self, settings: BotSettings, pace: Pace, network: Network, on_change: Callable[[], None]) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = settings  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
-        self.state, self.since = "starting", time.time()  # or ready, retrying, stopped
-        self.failure = Failure("")  # the last one
-        self.bot: Bot | None = None
-        self.reconnects, self.asks_for_shards = 0, False
-        self._until = self._failures = 0.0  # when it may try again, by the monotonic clock
+        self.state = "starting"  # or ready, retrying, stopped
+        self.since = time.time()
+        self.failure = Failure()  # the last one
+        self.times_ready = 0
+        self.client: discord.Client | None = None
+        self.pace = pace
+        self._network = network
         self._on_change = on_change
         self.task = asyncio.create_task(self._run())
 
@@ -493,35 +884,23 @@ class Entry:
         """Run with these settings from now on, or end. One client leaves before the next one starts."""
         if settings == self.wanted == self.settings:
             self.settings = settings  # with another name or number, perhaps
-        elif self.bot:
-            self.state, self.since = "starting", time.time()
-            self.task.get_loop().create_task(self.bot.close())
+        elif not self.event.is_set():
+            self.set_state("starting")
+            self.leave()
         self.wanted = settings
+
+    # --- its life
 
     async def _run(self) -> None:
         try:
-            again = True
-            while self.wanted and again:
+            goes_on = True
+            while self.wanted and goes_on:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
-                self.bot = Bot(self.settings, self)
-                # The end of discord.py's block waits for its own part of the close alone, which may have been cut off.
-                with contextlib.suppress(asyncio.CancelledError):
-                    async with self.bot:
-                        running = asyncio.create_task(self.bot.start(self.settings.token))
-                        gone = asyncio.create_task(self.bot.gone.wait())
-                        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
-                        await self.bot.close()
-                await asyncio.wait({running}, timeout=CLOSE_TIMEOUT)  # it may have to say why
-                gc.unfreeze()  # else nothing would free what this client is made of; see tidy_memory
-                error = running.exception() if running.done() and not running.cancelled() else None
-                cause = error.__cause__ if isinstance(error, GivenUp) else error
-                if error is None:
-                    self.failure = Failure("")
-                elif cause is not None:
-                    self.failed(diagnose(cause, self.bot))
-                    self.asks_for_shards |= getattr(cause, "code", None) == 4011
-                again = self.wanted is not self.settings or (error is not None and not self.failure.final)
+                self._leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._left = asyncio.Event()
+                self._closers: set[asyncio.Task[Any] | None] = set()
+                goes_on = await self._live(Bot(self.settings))
             if self.wanted and self.failure.text:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
             else:
@@ -533,35 +912,170 @@ class Entry:
             self.event.set()
             self.set_state("stopped")
 
-    @property
-    def delay(self) -> float:
-        """In how many seconds it may try again."""
-        return max(0, max(self._until, Entry.blocked_until) - time.monotonic())
+    async def _live(self, client: discord.Client) -> bool:
+        """One client's life, from its log-in to its end. Returns whether there is to be another one."""
+        self.client = client
+        self._error: BaseException | None = None
+        self._connecting = False
+        close = client.close
+        client.close = self._close  # type: ignore[method-assign]  # for whoever closes it
+        gateway = Gateway(client, self)
+        await client.__aenter__()
+        gateway.listen()
+        self._running = asyncio.create_task(self._attempt(client, gateway))
+        await asyncio.wait({self._running, self._leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await self._end(client, gateway, close)
+        error = self._error
+        if error is None and self._running.done() and not self._running.cancelled():
+            error = self._running.exception()
+        if self.wanted is not self.settings:
+            return True
+        self.failure = Failure()
+        if error is None:
+            return False
+        self.failed(diagnose(error, self.settings, client))
+        return self.failure.kind is not Kind.FINAL
 
-    async def pause(self) -> None:
-        while self.delay:
-            # After a block the bots come one by one, so that the first finds out for all whether it is over.
-            spread = BLOCK_SPREAD if Entry.blocked_until > self._until else 0
-            await asyncio.sleep(self.delay + random.uniform(0, spread))
+    async def _attempt(self, client: discord.Client, gateway: Gateway) -> None:
+        await self.pause()
+        await log_in(client, self.settings.token, self._network.pool)
+        self.reached()
+        await self._wait_for_starts(client, gateway)
+        self._connecting = True
+        while True:
+            gateway.launched = 0
+            try:
+                await client.connect()
+            except NewSession:
+                await self.pause()
+            except AttributeError:
+                # A plain client whose first connection fails: https://github.com/Rapptz/discord.py/issues/10520
+                if isinstance(client, discord.AutoShardedClient) or client.ws is not None:
+                    raise
+            else:
+                break
+
+    async def _wait_for_starts(self, client: discord.Client, gateway: Gateway) -> None:
+        """Heed what Discord has counted, also of other processes: these, restarted again and again, add up."""
+        starts = await ask_for_starts(client)
+        while starts.remaining < IDENTIFY_RESERVE + starts.shards - 1:
+            text = f"Discord lets this bot connect only {starts.remaining} times more before it resets the token."
+            self.failed(Failure(text, Kind.TOLD, wait=starts.reset_after))
+            await self.pause()
+            starts = await ask_for_starts(client)
+        gateway.max_concurrency = starts.max_concurrency
+        if isinstance(client, discord.AutoShardedClient):
+            client.shard_connect_timeout = None  # the gateway's own waits may be longer
+            client.shard_count = client.shard_count or starts.shards
+            gateway.shards = len(client.shard_ids or range(client.shard_count))
+        self.pace.burst = IDENTIFY_BURST + 2 * (gateway.shards - 1)
+
+    async def _end(
+        self, client: discord.Client, gateway: Gateway, close: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """One client's end: its own clean-up while all of it lives, then Discord, its tasks, and the client itself."""
+        began = asyncio.get_running_loop().time()
+        files = files_of(client)
+        if not await finish(clean_up(client), began + CLEANUP_UNTIL):
+            log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL)
+        await finish(gateway.leave(), asyncio.get_running_loop().time() + LEAVE_TIMEOUT)
+        its = {task for task in tasks[self.settings.token] if is_from(task, files)}
+        its -= {self._running, *self._closers}
+        await cancel(its, began + TASKS_UNTIL)
+        self._running.cancel()  # connect(), which now and then goes on after that, until the client is closed
+        await finish(close(), began + CLOSE_UNTIL)
+        await cancel({self._running}, began + CLOSE_UNTIL)
+        await client.http.close()  # where the client's own close was cut off
+        self._left.set()
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._leaving.done()
+
+    def leave(self) -> None:
+        """End this client."""
+        if not self._leaving.done():
+            self._leaving.set_result(None)
+
+    def give_up(self, error: BaseException) -> None:
+        """End this client, because of this."""
+        self._error = error
+        self.leave()
+
+    async def _close(self) -> None:
+        """In the place of `client.close()`: ask for the end, and wait for it."""
+        task = asyncio.current_task()
+        if task is self._running and self._connecting:  # discord.py itself: what connect() raises next says why
+            return
+        self.leave()
+        if task is not self._running:
+            self._closers.add(task)
+            await self._left.wait()
+
+    # --- its failures and its state
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
-        self.failure, now = failure, time.monotonic()
-        if failure.final:
+        self.failure = failure
+        now = time.monotonic()
+        if failure.kind is Kind.FINAL:
             return
-        self._failures = max(0, self._failures - max(0, now - self._until) / FORGIVE_AFTER)
-        delay = failure.wait + random.uniform(0, min(MAX_DELAY, 2**self._failures))
-        self._until = max(self._until, now + delay)
-        self._failures = min(self._failures + part, 10)  # 2**10 is more than MAX_DELAY
+        if failure.kind is Kind.NETWORK:
+            self.pace.not_reached(now)
+        elif failure.kind is Kind.LOSS:
+            self.pace.lost(now, part)
+        else:
+            self.pace.told(now, failure.wait)
         if failure.for_all:
-            Entry.blocked_until = max(Entry.blocked_until, now + failure.wait)
-        log.warning("%s Trying again in %.1f s.", failure.text, self.delay, exc_info=failure.cause)
+            self._network.blocked_until = max(self._network.blocked_until, now + failure.wait)
+        log.warning("%s Trying again in %s.", failure.text, in_words(self._delay()), exc_info=failure.cause)
         self.set_state("retrying")
 
+    def reached(self) -> None:
+        """Discord has answered this bot. After an outage the others need not wait any longer."""
+        if self.pace.unreached:
+            self._network.is_back()
+        self.pace.reached()
+
+    def _delay(self) -> float:
+        """In how many seconds it may try again."""
+        now = time.monotonic()
+        return max(self.pace.wait(now), self._network.blocked_until - now)  # the first is never below 0
+
+    async def pause(self) -> None:
+        """Wait until it may try again."""
+        while True:
+            delay = self._delay()
+            if not delay:
+                return
+            if self._network.blocked_until > time.monotonic():
+                # After a block the bots come one by one, so that the first finds out for all whether it is over.
+                delay += random.uniform(0, BLOCK_SPREAD)
+            if await self._network.wait_until_back(delay):
+                self.pace.network_until = 0
+
+    def set_ready(self) -> None:
+        if self.client and self.client.user:
+            user = self.client.user
+            log.info("ready as %s (%s) in %s servers", user, user.id, len(self.client.guilds))
+        self.times_ready += 1
+        self.failure = Failure()
+        self.set_state("ready")
+
     def set_state(self, state: str) -> None:
-        self.state, self.since = state, time.time()
-        self.failure = Failure("") if state == "ready" else self.failure
+        if state != self.state:
+            self.state = state
+            self.since = time.time()
         contextvars.Context().run(self._on_change)  # what that logs is no bot's
+
+
+def in_words(seconds: float) -> str:
+    """A time to wait, as people say it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
 
 
 # --- All the entries together ----------------------------------------------------------------------------------------
@@ -569,11 +1083,15 @@ class Runner:
     """The running bots, and where their settings come from: the env file, the process environment and `--only`."""
 
     def __init__(self, env_file: Path | None, only: str | None) -> None:
-        self.env_file, self._only, self._environment = env_file, only, dict(os.environ)
+        self.env_file = env_file
+        self._only = only
+        self._environment = dict(os.environ)
         self._seen: object = None  # the env file as it was read
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot ever has two sessions
+        self._paces: dict[str, Pace] = collections.defaultdict(Pace)  # also of bots that have ended
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
+        self._is_untidy = False
 
     def read(self) -> list[BotSettings]:
         self._seen = self._look()
@@ -599,45 +1117,66 @@ class Runner:
         return None
 
     async def _keep_up(self, watch: bool) -> None:
+        """Follow the env file, and tidy up behind bots that have ended, once a second."""
         last = self._seen
         while True:
             await asyncio.sleep(1)
-            before, last = last, self._look() if watch else self._seen
+            if self._is_untidy and not self._unsettled & self._states():
+                tidy_memory()
+                self._is_untidy = False
+            before = last
+            last = self._look() if watch else self._seen
             if before == last != self._seen:  # it lies still; it may be written in pieces
-                self.reload(start_ended=False)
+                self.reload()
 
-    def reload(self, *, start_ended: bool = True) -> None:
+    def reload(self) -> None:
+        """Make the bots what the settings say now; those that had stopped start again, and nobody waits any longer."""
         if self._stopping:
             return
         try:
-            changes = self._apply(self.read(), start_ended)
+            settings = self.read()
+            self._network.is_back()
+            changes = self._apply(settings)
             log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
         except SettingsError as error:
             log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
 
-    def _apply(self, settings: list[BotSettings], start_ended: bool = False) -> str:
+    def _apply(self, settings: list[BotSettings]) -> str:
         """Make the running bots equal to the settings. Only what differs moves. Returns what that is."""
-        new = {bot.bot_id: bot for bot in settings}
+        wanted = {bot.bot_id: bot for bot in settings}
         changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": []}
-        for bot_id in {**self._entries, **new}:
-            entry, bot = self._entries.get(bot_id), new.get(bot_id)
-            before = entry.wanted if entry else None
-            has_ended = entry is None or entry.event.is_set()
-            if bot != before or (bot and has_ended and start_ended):
-                what = "added" if before is None else "restarted" if bot else "removed"
-                changes[what].append((bot or self._entries[bot_id].settings).name)
-                if bot and has_ended:
-                    self._entries[bot_id] = Entry(bot, self._on_change)
-            if entry and not has_ended:
-                entry.want(bot)
-            elif bot is None:
-                del self._entries[bot_id]
-        if any(changes.values()) and new:
+        for bot_id in {**self._entries, **wanted}:
+            bot = wanted.get(bot_id)
+            change, name = self._apply_to_one(bot_id, bot)
+            if change:
+                changes[change].append(name)
+        if any(changes.values()) and wanted:
             self._unsettled = {"starting"}
             asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, self._unsettled)
-        return "; ".join(f"{what} {', '.join(bots)}" for what, bots in changes.items() if bots)
+        return "; ".join(f"{change} {', '.join(names)}" for change, names in changes.items() if names)
+
+    def _apply_to_one(self, bot_id: str, bot: BotSettings | None) -> tuple[str, str]:
+        """Make one bot equal to its settings. Returns what that changes, and the bot's name."""
+        entry = self._entries.get(bot_id)
+        if entry is None or (bot and entry.event.is_set()):
+            assert bot
+            self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._on_change)
+            return "restarted" if entry and entry.wanted else "added", bot.name
+        before = entry.wanted
+        entry.want(bot)
+        if bot is None and entry.event.is_set():
+            del self._entries[bot_id]
+        if bot == before:
+            return "", entry.settings.name
+        self._is_untidy = True
+        if before is None:
+            return "added", entry.settings.name
+        return "restarted" if bot else "removed", entry.settings.name
+
+    def _states(self) -> set[str]:
+        return {entry.state for entry in self._entries.values() if entry.wanted}
 
     def _on_change(self, overdue: object = None) -> None:
         """Say how many bots are ready: to systemd each time, in the log once all have settled, or are overdue."""
@@ -656,13 +1195,16 @@ class Runner:
     def show(self, but: str = "") -> None:
         """Log a line for each bot, but not for those in that state."""
         for entry in self._entries.values():
+            if not entry.wanted or entry.state == but:
+                continue
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.since))
             words = f"{entry.settings.name} is {entry.state} since {since}"
-            if entry.bot and entry.state == "ready":
-                words += f", latency {entry.bot.latency * 1000:.0f} ms, {len(entry.bot.guilds)} servers"
-            words += f", {entry.reconnects} reconnects" + (entry.failure.text and f": {entry.failure.text}")
-            if entry.wanted and entry.state != but:
-                log.info(words)
+            if entry.client and entry.state == "ready":
+                words += f", latency {entry.client.latency * 1000:.0f} ms, {len(entry.client.guilds)} servers"
+            words += f", {max(0, entry.times_ready - 1)} reconnects"
+            if entry.failure.text:
+                words += f": {entry.failure.text}"
+            log.info(words)
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
@@ -674,16 +1216,17 @@ class Runner:
     def close_bot_of(self, error: SystemExit) -> None:
         for entry in self._entries.values():
             its = tasks[entry.settings.token]
-            if entry.bot and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
+            if entry.client and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
-                entry.task.get_loop().create_task(entry.bot.close())
+                entry.leave()
                 return
-        log.error("Some code of a bot calls exit(). The bots go on.")  # with uvloop, nobody knows whose code
+        log.error("Some code of a bot calls exit(). The bots go on.")
 
-    async def run(self, settings: list[BotSettings], watch: bool) -> int:
+    async def run(self, settings: list[BotSettings], watch: bool, signals: "Signals") -> int:
         """Run the bots until they have all ended, by themselves or as asked. Returns the exit code."""
         asyncio.get_running_loop().set_task_factory(remember_task)
-        handle_signals(self)
+        self._network = Network()
+        signals.take(self)
         self._apply(settings)
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
@@ -691,11 +1234,10 @@ class Runner:
             await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
         await asyncio.gather(*(entry.task for entry in entries))  # raises what is a bug of this program
-        code = EXIT_NEEDS_PERSON if any(entry.wanted and entry.failure.final for entry in entries) else EXIT_OK
-        # Threads and tasks of the bots' own code, or a name server that does not answer, must not keep it alive.
-        timer = threading.Timer(CLOSE_TIMEOUT, os._exit, [code])
-        timer.daemon = True
-        timer.start()
+        needs_person = any(entry.wanted and entry.failure.kind is Kind.FINAL for entry in entries)
+        code = EXIT_NEEDS_PERSON if needs_person else EXIT_OK
+        signals.start_deadline(code)
+        await self._network.pool.close_for_all()
         return code
 
 
@@ -710,64 +1252,133 @@ def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: An
 
 async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
     """Log every bot in by REST alone, to check it or to upload its slash commands. Returns the exit code."""
+    pool = Pool()
 
     async def visit(settings: BotSettings) -> str:
         running_token.set(settings.token)
-        bot = Bot(settings)
+        client = Bot(settings)
         try:
-            async with bot:
-                await bot.login(settings.token)
-                if sync:
-                    return " ".join(f"/{command.name}" for command in await bot.tree.sync()) or "none"
-                if bot.missing_intents:
-                    raise discord.PrivilegedIntentsRequired(None)
-                assert bot.application is not None
-                permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
-                invite = discord.utils.oauth_url(bot.application.id, permissions=permissions)
-                servers = bot.application.approximate_guild_count
-                return f"{bot.user!s:<20} {bot.application.id:<20} {servers:>7}  on\n{'':26}invite: {invite}"
+            async with client:
+                await log_in(client, settings.token, pool)
+                return await (upload_commands(client) if sync else describe(client))
         except Exception as error:
-            failure = diagnose(error, bot)
+            failure = diagnose(error, settings, client)
             log.error("%s", failure.text, exc_info=failure.cause)
             return f"PROBLEM: {failure.text}"
 
     outcomes = await asyncio.gather(*map(visit, bots))
-    columns = "slash commands uploaded" if sync else f"{'on Discord':<20} {'id':<20} servers  intents"
+    await pool.close_for_all()
+    columns = "slash commands uploaded" if sync else f"{'on Discord':<20} {'id':<20} servers  intents  connects left"
     print(f"{'no.':>4} {'name':<20} {columns}")
     for settings, outcome in zip(bots, outcomes, strict=True):
         print(f"{settings.number:>4} {settings.name:<20} {outcome}")
     return EXIT_NEEDS_PERSON if any(outcome.startswith("PROBLEM") for outcome in outcomes) else EXIT_OK
 
 
-# --- Signals ---------------------------------------------------------------------------------------------------------
-def handle_signals(runner: Runner) -> None:
-    """Stop at the first stop signal, end at once at the second or after too much time; SIGHUP, SIGUSR1."""
-    loop, in_terminal, asked = asyncio.get_running_loop(), os.isatty(0), threading.Event()
-    actions: dict[str, Callable[[], None]] = {"SIGUSR1": runner.show, "SIGHUP": runner.reload}
+async def upload_commands(client: Bot) -> str:
+    """Upload a bot's slash commands. Returns what `--sync-commands` says of them. Raises `SetupFailed`."""
+    try:
+        uploaded = await client.tree.sync()
+    except discord.DiscordException as error:
+        raise SetupFailed from error
+    return " ".join(f"/{command.name}" for command in uploaded) or "none"
 
-    def handle(number: int, _frame: Any) -> None:
+
+async def describe(client: Bot) -> str:
+    """What `--check` says of a logged-in bot. Raises what is wrong with it."""
+    if missing_intents(client):
+        raise discord.PrivilegedIntentsRequired(None)
+    starts = await ask_for_starts(client)
+    assert client.application is not None
+    permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
+    invite = discord.utils.oauth_url(client.application.id, permissions=permissions)
+    servers = client.application.approximate_guild_count
+    row = f"{client.user!s:<20} {client.application.id:<20} {servers:>7}  on       {starts.remaining:>13}"
+    return f"{row}\n{'':26}invite: {invite}"
+
+
+# --- Signals, and the end of the program -----------------------------------------------------------------------------
+class Signals:
+    """Stop at the first stop signal, end at once at the second or after too much time; SIGHUP, SIGUSR1.
+
+    A thread hears of them: code of a bot may keep the main thread, in which Python runs the handlers of signals.
+    """
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        self._in_terminal = os.isatty(0)
+        self._stopping = False
+        self._deadline: float | None = None
+        self._code = EXIT_OK
+
+    def take(self, runner: Runner) -> None:
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS + OTHER_SIGNALS:
+            signal.signal(number, lambda *_: None)  # Windows has no loop.add_signal_handler
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        if sys.platform == "win32":
+            handle_closed_console()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start_deadline(self, code: int) -> None:
+        """All bots have ended: whatever else is still busy has a limit from now on. Then the exit code is this."""
+        self._code = code
+        self._sender.send(b"\0")
+
+    def _listen(self) -> None:
+        while True:
+            left = None
+            if self._deadline is not None:
+                left = max(0.01, self._deadline - time.monotonic())
+            self._receiver.settimeout(left)
+            try:
+                number = self._receiver.recv(1)[0]
+            except TimeoutError:
+                os.write(2, b"Some code of a bot does not stop. The program ends without it.\n")
+                end_now(self._code)
+            if self._deadline is None and (number == 0 or self._is_stop(number)):
+                self._deadline = time.monotonic() + STOP_TIMEOUT
+            if number:
+                self._handle(number)
+
+    def _is_stop(self, number: int) -> bool:
+        if signal.Signals(number).name != "SIGHUP":
+            return number in STOP_SIGNALS
+        return self._in_terminal and not os.isatty(0)  # somebody closed the window
+
+    def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
-        action = actions.get(name)
-        if action is None or (name == "SIGHUP" and in_terminal and not os.isatty(0)):  # somebody closed the window
-            if asked.is_set():
-                os._exit(EXIT_BUG)
-            asked.set()
-            action = functools.partial(runner.stop, name)
-        # A signal comes while the code of any bot is running, and is for none.
-        loop.call_soon_threadsafe(action, context=contextvars.Context())
+        if self._is_stop(number):
+            if self._stopping and name != "SIGHUP":  # a shell sends several of these for one window
+                end_now(EXIT_BUG)
+            if not self._stopping:
+                self._stopping = True
+                self._call(self._runner.stop, name)
+        elif name == "SIGHUP":
+            self._call(self._runner.reload)
+        elif name == "SIGUSR1":
+            self._call(self._runner.show)
 
-    def last_resort() -> None:
-        # In a thread, because code of a bot that blocks the event loop blocks everything else.
-        asked.wait()
-        time.sleep(STOP_TIMEOUT)
-        os.write(2, b"Some code of a bot does not stop. The program ends without it.\n")
-        os._exit(EXIT_OK)
+    def _call(self, action: Callable[..., None], *arguments: str) -> None:
+        # In a context of its own: a signal comes while the code of any bot is running, and is for none.
+        with contextlib.suppress(RuntimeError):  # the event loop is closed already
+            self._loop.call_soon_threadsafe(action, *arguments, context=contextvars.Context())
 
-    threading.Thread(target=last_resort, daemon=True).start()
-    for number in STOP_SIGNALS + OTHER_SIGNALS:
-        signal.signal(number, handle)  # Windows has no loop.add_signal_handler
-    if sys.platform == "win32":
-        handle_closed_console()
+
+def end_now(code: int) -> NoReturn:
+    """End the process whatever it does, but write out what was printed."""
+    flushing = threading.Thread(target=flush_output, daemon=True)  # it hangs where nobody reads
+    flushing.start()
+    flushing.join(FLUSH_TIMEOUT)
+    os._exit(code)
+
+
+def flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
+            stream.flush()
 
 
 console_handler: Any = None  # Windows calls it for as long as the process lives
@@ -804,19 +1415,14 @@ def notify(state: str) -> None:
 
 
 # --- What a bot costs ------------------------------------------------------------------------------------------------
-def new_event_loop() -> Any:
-    """An event loop for many bots; uvloop's where that is installed."""
+def save_memory() -> None:
+    """Make what every bot costs smaller."""
     # Young objects are looked at less often, and those of the settled bots no more, see tidy_memory: with 100 busy bots
     # the collector took 8 % of the time, held up every reply for up to 0.1 s, and found next to nothing.
     gc.set_threshold(10_000)
     # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes, and a TLS
-    # record carries 16. Not public: where it has another name, and with uvloop, this changes nothing.
+    # record carries 16. Not public: where it has another name, this changes nothing.
     sslproto.SSLProtocol.max_size = 16 * 1024
-    try:
-        import uvloop as loops  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        loops = asyncio
-    return loops.new_event_loop()
 
 
 def tidy_memory() -> None:
@@ -891,10 +1497,14 @@ def main(argv: list[str] | None = None) -> int:
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
         log.info("%s bots from %s", len(bots), env_file or "the environment")
-        with asyncio.Runner(loop_factory=new_event_loop) as loop_runner:
+        save_memory()
+        atexit.register(flush_output)  # while end_now can still end a flush that nobody reads
+        with asyncio.Runner() as loop_runner:
             loop = loop_runner.get_loop()
-            visiting = arguments.check or arguments.sync_commands
-            work = visit_all(bots, sync=not arguments.check) if visiting else runner.run(bots, not arguments.no_watch)
+            if arguments.check or arguments.sync_commands:
+                work = visit_all(bots, sync=not arguments.check)
+            else:
+                work = runner.run(bots, not arguments.no_watch, Signals())
             task = loop.create_task(work)
             while True:
                 try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import importlib.util
 import os
 import re
 import shutil
@@ -14,8 +13,6 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from .local_discord import Account, LocalDiscord, signals
 
@@ -44,9 +41,6 @@ class Extension(commands.Cog):
 async def setup(bot):
     await bot.add_cog(Extension(bot))
 """
-
-# uvloop has forgotten the task of an exit() when it ends: run_bots.py goes on, but does not know whose code it was.
-knows_whose_exit = pytest.mark.skipif(bool(importlib.util.find_spec("uvloop")), reason="uvloop is installed")
 
 
 async def until(condition: Callable[[], object], timeout: float = 20) -> None:

@@ -8,7 +8,7 @@ import discord as library
 import pytest
 
 from .local_discord import LocalDiscord, faults
-from .program import Program, knows_whose_exit, until
+from .program import Program, until
 
 GREETER = """
     import discord
@@ -144,7 +144,6 @@ async def test_a_package_that_fails_is_an_extension_that_fails(program: Program,
     assert "cogs.music does not load. ValueError: of mine" in program.stderr
 
 
-@knows_whose_exit
 async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
     task = """
         import asyncio
@@ -250,7 +249,7 @@ async def test_check_shows_what_is_good_and_opens_no_gateway_connection(
     rows = program.stdout.splitlines()
     for number, bot in enumerate(bots, 1):
         (row,) = [row for row in rows if row.split()[:1] == [str(number)]]
-        assert row.split()[1:] == [bot.user.name, bot.user.name, str(bot.user.id), "1", "on"]
+        assert row.split()[1:] == [bot.user.name, bot.user.name, str(bot.user.id), "1", "on", "1000"]
         (invite,) = [row for row in rows if f"client_id={bot.user.id}" in row]
         assert "scope=bot+applications.commands" in invite
     assert discord.opened == 0

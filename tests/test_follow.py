@@ -249,16 +249,20 @@ async def test_sighup_follows_the_file_and_starts_the_bots_that_had_stopped(
     program.assert_clean()
 
 
-async def test_a_save_starts_a_bot_whose_refused_token_is_now_another(program: Program, discord: LocalDiscord) -> None:
+async def test_a_save_starts_the_bots_that_had_stopped(program: Program, discord: LocalDiscord) -> None:
     one, refused, good = discord.add_bot("one"), discord.add_bot("bot", token_reset=True), discord.add_bot("bot")
     program.write_env(one, refused)
     await program.start()
     await program.logged("1 of 2 bots are ready")
+    refused.token_reset = False
     program.write_env(one, refused, extra="# a comment")
-    await asyncio.sleep(2)
-    assert refused.requests == ["GET /users/@me"]
-    program.write_env(one, good)
+    await program.logged(".env: restarted bot")
     await program.logged("2 of 2 bots are ready")
+    refused.token_reset = True
+    await refused.live[0].close(4004)
+    await program.logged("[bot] stopped: ", times=2)
+    program.write_env(one, good)
+    await program.logged("2 of 2 bots are ready", times=2)
     assert untouched(one, good)
     assert await program.stop() == 0
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
-import discord as library
 import pytest
-
-import run_bots
 
 from .local_discord import LocalDiscord, faults
 from .program import Program, until
@@ -92,7 +88,7 @@ async def test_a_rate_limit_of_discord_is_waited_for(program: Program, discord: 
 async def test_a_rate_limit_that_is_long_is_waited_for_too(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.rate_limited(4), times=1)
-    program.change_script("LOGIN_TIMEOUT, CONNECT_TIMEOUT = 60, 30", "LOGIN_TIMEOUT, CONNECT_TIMEOUT = 2, 30")
+    program.change_script("LOGIN_TIMEOUT = 60", "LOGIN_TIMEOUT = 2")
     program.write_env(bot)
     await program.start()
     await program.logged("Discord asks this bot to wait 4 s")
@@ -115,39 +111,3 @@ async def test_a_proxy_that_refuses_the_gateway_is_no_refused_token_and_no_tight
     assert "stopped: " not in program.stderr
     assert await program.stop() == 0
     program.assert_clean()
-
-
-class Idle(run_bots.Entry):
-    """An entry that only counts its failures."""
-
-    async def _run(self) -> None:
-        pass
-
-
-BOT = run_bots.BotSettings(1, {}, "bot", "token", "!", (), library.Intents.none())
-
-
-@pytest.mark.parametrize("uptime", [0, 1, 60, 299, 301, 900, "now and then", "at random"])
-async def test_no_pattern_of_failures_brings_a_bot_near_a_thousand_connections_a_day(
-    uptime: float | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    chance = random.Random(6)
-    entry = Idle(BOT, lambda: None)
-    connections = 0
-    with monkeypatch.context() as clock:  # the event loop needs it back
-        clock.setattr(run_bots.time, "monotonic", lambda: now)
-        clock.setattr(run_bots.random, "uniform", random.Random(5).uniform)
-        for _ in range(2000):  # days without Discord before
-            entry.failed(run_bots.Failure("No network."))
-        while now < 86_400:
-            connections += 1
-            if uptime == "now and then":
-                now += 3600 if connections % 8 == 0 else 0
-            elif uptime == "at random":
-                now += chance.expovariate(1 / 300)
-            else:
-                now += float(uptime)
-            entry.failed(run_bots.Failure("The gateway connection was lost."))
-            now += entry.delay
-    assert connections < 350

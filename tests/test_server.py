@@ -139,15 +139,3 @@ async def test_sigusr1_logs_one_line_for_each_bot(program: Program, discord: Loc
     assert up.ready
     assert await program.stop() == 0
     program.assert_clean()
-
-
-async def test_uvloop_is_used_where_it_is_installed(program: Program, discord: LocalDiscord) -> None:
-    (program.folder / "uvloop.py").write_text(
-        "import asyncio\n\ndef new_event_loop():\n    print('here it is')\n    return asyncio.new_event_loop()\n"
-    )
-    program.write_env(discord.add_bot("bot"))
-    program.environment["PYTHONPATH"] += f":{program.folder}"
-    await program.start()
-    await program.logged("ready as bot")
-    assert await program.stop() == 0
-    assert program.stdout == "here it is\n"

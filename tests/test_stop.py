@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, knows_whose_exit, until
+from .program import Program, until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -201,7 +201,7 @@ async def test_a_stop_takes_ten_seconds_at_the_most_whatever_a_clean_up_does(
         assert time.monotonic() - started < 10
         program.assert_clean()
         blocks = name == "blocks the event loop"
-        assert ("The program ends without it" in program.stderr) == blocks
+        assert ("The program ends without it" in program.stderr) == (name != "waits")
         assert blocks or "clean-up took more than" in program.stderr
         assert blocks or not any(bot.online for bot in bots)
 
@@ -302,25 +302,23 @@ async def test_what_a_bot_is_doing_ends_with_it_and_leaves_no_line(program: Prog
     await program.logged("ready as one", times=2)
     started = time.monotonic()
     assert await program.stop() == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10  # the thread has that long
     program.assert_clean()
     assert "ERROR" not in program.stderr
 
 
-async def test_a_client_that_is_given_up_leaves_no_task_behind(program: Program, discord: LocalDiscord) -> None:
+async def test_a_client_that_is_replaced_leaves_no_task_behind(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     (program.folder / "busy.py").write_text(BUSY)
     program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=busy")
-    program.change_script("KEEP_CLIENT = 30", "KEEP_CLIENT = 0")
     await program.start()
     await program.logged("ready as bot")
-    await bot.live[0].close(4000)
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=busy\nDISCORD_BOT_PREFIX=?")
     await program.logged("ready as bot", times=2)
     assert await program.stop() == 0
     program.assert_clean()
 
 
-@knows_whose_exit
 async def test_exit_in_a_handler_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     (program.folder / "busy.py").write_text(BUSY)
