@@ -91,6 +91,7 @@ FORGIVE_AFTER = 300
 IDENTIFY_BURST = 40
 IDENTIFY_EVERY = 360
 IDENTIFY_RESERVE = 500
+IDENTIFY_GAP = 5  # between two IDENTIFYs of shards that have the same remainder by max_concurrency
 BLOCK_DELAY = 60  # a block of the IP address that does not say how long it lasts
 BLOCK_SPREAD = 5
 KEEP_ALIVE = 60  # how long a connection for requests is kept after its last one
@@ -363,7 +364,7 @@ class Kind(enum.Enum):
 
 
 class SetupFailed(Exception):
-    """The bot's own setup has not ended well. The cause is what it raised."""
+    """The bot's own setup has not ended well. The cause is what it raised, or else the text says why."""
 
 
 @dataclasses.dataclass
@@ -379,8 +380,8 @@ class Failure:
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> Failure:
     """What an exception means for a bot. With those that follow, the one place that says which failures are final."""
-    if isinstance(error, SetupFailed) and error.__cause__:
-        return diagnose_setup(error.__cause__, bot)
+    if isinstance(error, SetupFailed):
+        return diagnose_setup(error.__cause__ or error, bot)
     if isinstance(error, discord.GatewayNotFound) and error.__cause__:
         error = error.__cause__
     code = close_code_of(error)
@@ -468,28 +469,25 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: either the code is wrong, or the world around it."""
-    subject = "The bot's setup"
-    if isinstance(error, commands.ExtensionError):
-        subject = error.name
-    is_missing = isinstance(error, commands.ExtensionNotFound)
-    if isinstance(error, commands.ExtensionFailed):
-        error = error.original
-        # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
-        is_missing = isinstance(error, ModuleNotFoundError) and subject.startswith(f"{error.name}.")
-    kind, cause = Kind.NETWORK, None
-    if isinstance(error, WRONG_CODE):
-        kind, cause = Kind.FINAL, with_own_frames(error)
-    why = f"{type(error).__name__}: {error}"
-    if is_missing:
-        why, cause = "There is no such file beside run_bots.py or in this folder", None
-    elif isinstance(error, commands.NoEntryPointError):
-        why, cause = "It has no function: async def setup(bot)", None
-    elif isinstance(error, discord.app_commands.CommandSyncFailure):
-        why, kind, cause = f"Discord refuses the slash commands. {error}", Kind.FINAL, None
-    elif isinstance(error, discord.HTTPException) and error.status < 500:
-        kind = Kind.LOSS
-    place = place_of(error) if kind is not Kind.FINAL else ""
-    return Failure(f"{bot.sources['extensions']}: {subject} does not load. {why}{place}.", kind, cause)
+    source = bot.sources["extensions"]
+    if isinstance(error, SetupFailed):
+        return Failure(f"{source}: {error}", Kind.NETWORK)
+    name = error.name if isinstance(error, commands.ExtensionError) else "The bot's setup"
+    cause = error.original if isinstance(error, commands.ExtensionFailed) else error
+    head = f"{source}: {name} does not load."
+    # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
+    in_missing_package = isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
+    if in_missing_package or isinstance(error, commands.ExtensionNotFound):
+        return Failure(f"{head} There is no such file beside run_bots.py or in this folder.", Kind.FINAL)
+    if isinstance(error, commands.NoEntryPointError):
+        return Failure(f"{head} It has no function: async def setup(bot).", Kind.FINAL)
+    if isinstance(cause, discord.app_commands.CommandSyncFailure):
+        return Failure(f"{source}: Discord refuses the slash commands. {cause}", Kind.FINAL)
+    why = f"{head} {type(cause).__name__}: {cause}"
+    if isinstance(cause, WRONG_CODE):
+        return Failure(f"{why}.", Kind.FINAL, with_own_frames(cause))
+    is_answer = isinstance(cause, discord.HTTPException) and cause.status < 500
+    return Failure(f"{why}{place_of(cause)}.", Kind.LOSS if is_answer else Kind.NETWORK)
 
 
 def with_own_frames(error: BaseException) -> BaseException:
@@ -632,7 +630,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
 
 class NewSession(Exception):
-    """A client without a session has to wait too long for discord.py's patience; `connect()` is to be called again."""
+    """A client has no session any more: `connect()` is to be called again. discord.py itself would try a RESUME."""
 
 
 class Gateway:
@@ -647,7 +645,7 @@ class Gateway:
         self.launched = 0  # connections since connect() was called
         self.has_session = False
         self.leaving = False
-        self._next_identify: dict[int, float] = {}
+        self._next_identify: dict[int, float] = collections.defaultdict(float)
         # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
         # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
         self._connect = client.http.ws_connect
@@ -665,14 +663,14 @@ class Gateway:
         if options:  # a voice connection
             return await self._connect(url, **options)
         self._count_lost()
+        if self.launched and self._needs_new_session():
+            raise NewSession
         try:
             async with asyncio.timeout(self._patience()):
                 ws = await self._connect_when_allowed(url)
         except TimeoutError:
-            if not self.has_session:
-                if self.shards == 1:
-                    raise NewSession from None
-                raise
+            if self._needs_new_session():
+                raise NewSession from None
             # discord.py would end its wait soon. After this error of Windows it tries a RESUME again, whatever the
             # system and the client are (Client.connect, Shard._handle_disconnect); after any other, an IDENTIFY.
             raise ConnectionResetError(10054, "The wait goes on") from None
@@ -680,6 +678,13 @@ class Gateway:
         self.sockets.append(ws)
         asyncio.get_running_loop().call_later(READY_TIMEOUT, self._give_up_unless_up, ws)
         return ws
+
+    def _needs_new_session(self) -> bool:
+        """Whether `connect()` is to be called again. Where it launches others shards too, discord.py has to do."""
+        needed = not self.has_session and self.shards == 1
+        if needed:
+            self.launched = 0
+        return needed
 
     def _count_lost(self) -> None:
         """Count the connections that have ended since."""
@@ -716,17 +721,15 @@ class Gateway:
                 return ws  # type: ignore[return-value]  # the one that is set below
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """In the place of discord.py's hook, which waits for 5 seconds, whatever Discord allows a large bot."""
+        """Before discord.py's hook, whose 5 seconds are too long for a large bot and too short after a new session."""
         self.sockets[-1].identified = True
         now = time.monotonic()
         self.entry.pace.identified(now)
-        if self.max_concurrency == 1:
-            await self._before_identify(shard_id, initial=initial)
-            return
         group = (shard_id or 0) % self.max_concurrency
-        allowed_at = self._next_identify.get(group, now)
-        self._next_identify[group] = max(allowed_at, now) + 5
+        allowed_at = max(now, self._next_identify[group])
+        self._next_identify[group] = allowed_at + IDENTIFY_GAP
         await asyncio.sleep(allowed_at - now)
+        await self._before_identify(shard_id, initial=True)  # which then does not wait
 
     def _on_up(self, *_: object) -> bool:
         for ws in self.sockets:
@@ -767,10 +770,6 @@ class Starts:
     max_concurrency: int
 
 
-class SetupTooLong(TimeoutError):
-    """The bot's own setup has not ended in time."""
-
-
 async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     """Log in by REST, which runs the bot's own setup too, each within its time.
 
@@ -784,13 +783,16 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
         try:
             async with asyncio.timeout(SETUP_TIMEOUT) as setup_limit:
                 await set_up()
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError:
             task = asyncio.current_task()
             if task and task.cancelling():  # the bot is to end
                 raise
-            raise SetupFailed from error
+            raise SetupFailed("Some code in the bot's setup was cancelled.") from None
         except (Exception, SystemExit) as error:
-            raise SetupFailed from (SetupTooLong() if setup_limit.expired() else error)
+            if setup_limit.expired():
+                hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
+                raise SetupFailed(f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}") from None
+            raise SetupFailed from error
 
     client.setup_hook = set_up_in_time  # type: ignore[method-assign]
     if client.http.connector is discord.utils.MISSING:

@@ -79,7 +79,8 @@ class Program:
 
     def copy_script(self) -> None:
         """Run a copy of the script, which is alone in its folder."""
-        self.script = Path(shutil.copy(self.script, self.folder))
+        if self.script == SCRIPT:
+            self.script = Path(shutil.copy(self.script, self.folder))
 
     def change_script(self, old: str, new: str) -> None:
         """Run a copy of the script in which this is replaced."""

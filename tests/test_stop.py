@@ -6,14 +6,12 @@ import asyncio
 import os
 import random
 import signal
-import ssl
 import sys
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
-import trustme
 
 from .local_discord import Account, LocalDiscord, faults
 from .program import Program, until
@@ -89,22 +87,15 @@ async def test_a_stop_right_after_ready_is_clean(program: Program, discord: Loca
     assert not any(bot.online for bot in bots)
 
 
-async def test_a_stop_over_tls_reaches_discord_as_1000(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    async with LocalDiscord(tls=context) as discord:
-        bots = [discord.add_bot(f"bot{n}") for n in range(30)]
-        program = Program(tmp_path, discord)
-        program.environment["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
-        program.write_env(*bots)
-        await program.start()
-        await program.logged("30 of 30 bots are ready")
-        assert await program.stop() == 0
-        await until(lambda: all(bot.client_closes for bot in bots))
-        assert [bot.client_closes for bot in bots] == [[1000]] * 30
-        program.assert_clean()
+async def test_a_stop_over_tls_reaches_discord_as_1000(tls_program: Program, tls_discord: LocalDiscord) -> None:
+    bots = [tls_discord.add_bot(f"bot{n}") for n in range(30)]
+    tls_program.write_env(*bots)
+    await tls_program.start()
+    await tls_program.logged("30 of 30 bots are ready")
+    assert await tls_program.stop() == 0
+    await until(lambda: all(bot.client_closes for bot in bots))
+    assert [bot.client_closes for bot in bots] == [[1000]] * 30
+    tls_program.assert_clean()
 
 
 async def test_a_handler_that_runs_at_the_stop_leaves_no_line(program: Program, discord: LocalDiscord) -> None:

@@ -194,7 +194,8 @@ def measure(name: str, bots: int, options: argparse.Namespace, folder: Path) -> 
         raise RunFailed(f"It needs about {needed:,} MiB of memory, and {free:,.0f} MiB are free.")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
     server = Server(bots, options, folder)
     with killed_after([server.process]):
         peer = Peer(name, **server.ask("describe"), folder=folder)

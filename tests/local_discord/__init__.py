@@ -19,7 +19,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from . import faults
-from .gateway import Connection
+from .gateway import Connection, Session
 from .interactions import (
     COMMAND,
     COMPONENT,
@@ -52,6 +52,7 @@ class LocalDiscord(Faults):
         self.opened = 0  # gateway connections so far
         self.deaf = False  # answers nothing at the gateway any more, not even a close
         self.requests: list[str] = []
+        self.rest_connections: set[Any] = set()  # over which requests came, so far
         self.invalid_requests = 0  # answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes
         self.messages: dict[str, dict[str, Any]] = {}  # by id, the oldest first
         self.reactions: dict[str, dict[str, list[User]]] = {}  # by the message's id and the emoji
@@ -70,7 +71,7 @@ class LocalDiscord(Faults):
 
     @property
     def gateway_url(self) -> str:
-        return f"{'wss' if self.tls else 'ws'}://localhost:{self.port}/"
+        return f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}/"
 
     async def start(self) -> None:
         """Listen; again on the same port after a stop."""
@@ -173,11 +174,9 @@ class LocalDiscord(Faults):
         self.on_event(event, data, actor)
         if data.get("flags", 0) & EPHEMERAL:
             return
-        for connection in list(self.connections):
-            if not connection.hears(event, int(data["channel_id"])):
+        for session in self._sessions():
+            if not session.hears(event, int(data["channel_id"]), self.direct):
                 continue
-            session = connection.session
-            assert session is not None
             bot_id = str(session.account.user.id)
             own = nonce is not None and actor == session.account.user
             seen = data | {"nonce": nonce} if own else data
@@ -187,6 +186,13 @@ class LocalDiscord(Faults):
                 if bot_id not in [user["id"] for user in concerned]:
                     seen = seen | {"content": "", "embeds": [], "components": [], "attachments": []}
             await session.dispatch(event, seen)
+
+    def _sessions(self) -> list[Session]:
+        """Every session that goes on, also of bots that are not connected now: a RESUME brings them what they missed."""
+        sessions = []
+        for account in self.accounts.values():
+            sessions += [session for session in account.sessions.values() if session.is_ready and not session.ended]
+        return sessions
 
     # --- messages
 

@@ -74,6 +74,16 @@ def close(code: int) -> Any:
     return action
 
 
+def close_and_hang_up(code: int) -> Any:
+    """Close the gateway connection with this close code, and end the connection behind it without a wait."""
+
+    async def action(connection: Any) -> bool:
+        await connection.close(code, hang_up=True)
+        return True
+
+    return action
+
+
 def drop() -> Any:
     """Cut the connection, as a dead network does: no close frame."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp import web
 
-from .world import INTENTS, KNOWN_INTENTS, Account, Identify
+from .world import INTENTS, KNOWN_INTENTS, Account, Identify, User
 
 if TYPE_CHECKING:
     from . import LocalDiscord
@@ -55,6 +55,15 @@ class Session:
     def has_guild(self, guild_id: int) -> bool:
         """Whether events of this server (0: direct messages) go to this shard."""
         return self.shard is None or (guild_id >> 22) % self.shard[1] == self.shard[0]
+
+    def hears(self, event: str, channel_id: int, direct: dict[int, tuple[Account, User]]) -> bool:
+        """Whether this session gets such an event of that channel, which may be one of these direct messages."""
+        kind = "message_reactions" if "REACTION" in event else "messages"
+        if channel_id in direct:
+            account, _ = direct[channel_id]
+            return account is self.account and self.has_guild(0) and bool(self.intents & INTENTS[f"direct_{kind}"])
+        guild = next((guild for guild in self.account.guilds if guild.channel_id == channel_id), None)
+        return guild is not None and self.has_guild(guild.id) and bool(self.intents & INTENTS[f"guild_{kind}"])
 
     async def dispatch(self, event: str, data: Any) -> None:
         """Send an event, and keep it for a RESUME."""
@@ -99,14 +108,23 @@ class Connection:
         except ConnectionError:
             pass  # the bot has gone; run() notices
 
-    async def close(self, code: int) -> None:
-        """Close from Discord's side. The session stays resumable, as after most of Discord's close codes."""
+    async def close(self, code: int, *, hang_up: bool = False) -> None:
+        """Close from Discord's side. The session stays resumable, as after most of Discord's close codes.
+
+        To hang up is not to wait for the bot's own close frame.
+        """
         self.closed_by_us = True
         if self.session is not None:
             self.session.connection = None
             if code in (1000, BAD_TOKEN, BAD_SEQUENCE, TIMED_OUT) or code >= INVALID_SHARD:
                 self.session.ended = True
-        await self.ws.close(code=code)
+        if hang_up and self.transport is not None:
+            closing = asyncio.create_task(self.ws.close(code=code))
+            await asyncio.sleep(0)  # its frame is written
+            self.transport.close()
+            await closing
+        else:
+            await self.ws.close(code=code)
 
     async def run(self) -> web.StreamResponse:
         await self.discord.travel()
@@ -158,7 +176,9 @@ class Connection:
             await self.close(NOT_AUTHENTICATED)
         elif op == REQUEST_MEMBERS:
             await self.request_members(data)
-        elif op not in (PRESENCE, VOICE_STATE):
+        elif op in (PRESENCE, VOICE_STATE):
+            self.session.account.updates.append(payload)
+        else:
             await self.close(UNKNOWN_OPCODE)
 
     async def identify(self, data: dict[str, Any]) -> None:
@@ -251,16 +271,3 @@ class Connection:
             if action is not None and await action(self):
                 return True
         return False
-
-    def hears(self, event: str, channel_id: int) -> bool:
-        """Whether this connection gets such an event of that channel."""
-        session = self.session
-        if session is None or session.connection is not self:
-            return False
-        kind = "message_reactions" if "REACTION" in event else "messages"
-        if channel_id in self.discord.direct:
-            account, _ = self.discord.direct[channel_id]
-            known = account is session.account and session.has_guild(0)
-            return known and bool(session.intents & INTENTS[f"direct_{kind}"])
-        guild = next((guild for guild in session.account.guilds if guild.channel_id == channel_id), None)
-        return guild is not None and session.has_guild(guild.id) and bool(session.intents & INTENTS[f"guild_{kind}"])

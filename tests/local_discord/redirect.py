@@ -71,8 +71,10 @@ def redirect(base: str) -> None:
     import yarl
 
     discord.http.Route.BASE = base
-    gateway = yarl.URL(base).with_path("/").with_scheme("wss" if base.startswith("https") else "ws")
-    discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway
+    # The gateway has another name than the REST API, as Discord's own: else a bot could use one connection for both.
+    gateway = yarl.URL(base).with_host("127.0.0.1").with_path("/")
+    scheme = "wss" if base.startswith("https") else "ws"
+    discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway.with_scheme(scheme)
 
 
 def main() -> None:

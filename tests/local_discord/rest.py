@@ -118,6 +118,7 @@ class Rest:
             name = f"{request.method} {request.path.removeprefix('/api/v10')}"
             account = discord.accounts.get(request.headers.get("Authorization", "").removeprefix("Bot "))
             discord.requests.append(name)
+            discord.rest_connections.add(request.transport)
             if account is not None:
                 account.requests.append(name)
             for faults in filter(None, (account, discord)):
@@ -152,8 +153,9 @@ class Rest:
         return json_response(account.application())
 
     async def gateway_bot(self, _request: web.Request, account: Account) -> web.Response:
-        used = len(account.identifies)
-        limit = {"total": 1000, "remaining": max(0, 1000 - used), "reset_after": 86_400_000, "max_concurrency": 1}
+        used = account.used_before + len(account.identifies)
+        limit = {"total": 1000, "remaining": max(0, 1000 - used), "reset_after": int(account.reset_after * 1000)}
+        limit["max_concurrency"] = account.max_concurrency
         return json_response({"url": self.discord.gateway_url, "shards": account.shards, "session_start_limit": limit})
 
     async def user(self, request: web.Request, _account: Account) -> web.Response:

@@ -196,12 +196,16 @@ class Account(Faults):
     owner: User = field(default_factory=lambda: User("owner"))
     privileged: set[str] = field(default_factory=lambda: {"message_content"})
     shards: int = 1  # what /gateway/bot recommends
+    max_concurrency: int = 1  # of its shards' IDENTIFYs within 5 seconds
     sharding_required: bool = False  # an IDENTIFY with fewer shards is closed with 4011
     token_reset: bool = False  # the token is refused from now on
 
     requests: list[str] = field(default_factory=list)
     identifies: list[Identify] = field(default_factory=list)
     resumes: list[float] = field(default_factory=list)
+    used_before: int = 0  # IDENTIFYs that Discord has counted already, as those of an earlier process
+    reset_after: float = 86_400  # seconds until it counts anew
+    updates: list[dict[str, Any]] = field(default_factory=list)  # its presences and voice states
     client_closes: list[int | None] = field(default_factory=list)  # how the bot ended each of its connections
     commands: list[dict[str, Any]] = field(default_factory=list)  # its slash commands, as uploaded
     messages: list[dict[str, Any]] = field(default_factory=list)  # what the bot has said: the requests' JSON
@@ -214,6 +218,11 @@ class Account(Faults):
     def live(self) -> list[Any]:
         """The gateway connections that have a session and are open now."""
         return [session.connection for session in self.sessions.values() if session.connection is not None]
+
+    def forget_sessions(self) -> None:
+        """Discord ends its sessions: a RESUME is refused."""
+        for session in self.sessions.values():
+            session.ended = True
 
     @property
     def online(self) -> bool:

@@ -1,0 +1,463 @@
+"""What a bot comes back from, and with what: outages, refused sessions, a setup that the world keeps from working."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import textwrap
+
+import pytest
+
+from .local_discord import Guild, LocalDiscord, faults
+from .program import Program, until
+
+COUNTER = """
+    count = 0
+
+    @commands.Cog.listener("on_message")
+    async def counted(self, message):
+        if message.content == "count":
+            self.count += 1
+            await message.channel.send(f"number {self.count}")
+    """
+PLAIN = """
+    import discord
+
+    class Plain(discord.Client):
+        count = 0
+
+        def __init__(self, settings):
+            super().__init__(intents=settings.intents)
+
+        async def on_message(self, message):
+            if message.content == "count":
+                self.count += 1
+                await message.channel.send(f"number {self.count}")
+    """
+CLIENT = "self._live(Bot(self.settings))"
+SHORT_WAITS = (("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"), ("NETWORK_DELAY = 30", "NETWORK_DELAY = 1"))
+
+
+def write(program: Program, name: str, code: str) -> None:
+    (program.folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
+
+
+def use_plain_client(program: Program) -> None:
+    write(program, "plain.py", PLAIN)
+    program.change_script(CLIENT, "self._live(__import__('plain').Plain(self.settings))")
+
+
+def contents(bot: object) -> list[str]:
+    return [message["content"] for message in bot.messages]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
+async def test_a_client_and_its_session_survive_an_outage(kind: str, program: Program, discord: LocalDiscord) -> None:
+    guilds = [discord.guild, Guild("another", id=discord.guild.id + (1 << 22))]
+    bot = discord.add_bot("bot", guilds=guilds, shards=2 if kind == "two shards" else 1)
+    for change in SHORT_WAITS:  # discord.py is handed back its wait again and again
+        program.change_script(*change)
+    if kind == "plain":
+        use_plain_client(program)
+    else:
+        program.extend(COUNTER)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.say("count")
+    await until(lambda: contents(bot) == ["number 1"])
+    await discord.stop()
+    await program.logged("Discord cannot be reached", times=4)
+    await discord.say("count")
+    await discord.start()
+    await until(lambda: bot.ready and contents(bot) == ["number 1", "number 2"])
+    assert len(bot.identifies) == bot.shards
+    assert len(bot.resumes) == bot.shards
+    await program.logged("ready as bot", times=2)
+    assert await program.stop() == 0
+    assert bot.client_closes[-1] == 1000
+    program.assert_clean()
+
+
+@pytest.mark.parametrize("kind", ["default", "plain"])
+async def test_a_first_connection_that_is_long_in_coming_needs_no_new_log_in(
+    kind: str, program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    discord.fail("upgrade", faults.status(503), times=4)
+    for change in SHORT_WAITS:
+        program.change_script(*change)
+    if kind == "plain":
+        use_plain_client(program)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    assert bot.requests.count("GET /users/@me") == 1
+    assert len(bot.identifies) == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+FIRST_CONNECTIONS = {
+    "closed before HELLO": ("connect", faults.close(4000)),
+    "dropped before HELLO": ("connect", faults.drop()),
+    "closed at IDENTIFY": ("identify", faults.close(4000)),
+}
+
+
+@pytest.mark.parametrize("how", FIRST_CONNECTIONS)
+async def test_a_plain_client_comes_up_though_its_first_connection_is(
+    how: str, program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    discord.fail(*FIRST_CONNECTIONS[how], times=1)
+    use_plain_client(program)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    assert bot.requests.count("GET /users/@me") == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+@pytest.mark.parametrize("kind", ["default", "plain"])
+async def test_a_session_that_is_over_is_no_failure(kind: str, program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    if kind == "plain":
+        use_plain_client(program)
+    program.change_script("NETWORK_DELAY = 30", "NETWORK_DELAY = 1")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.stop()
+    await program.logged("Discord cannot be reached", times=4)
+    bot.forget_sessions()
+    await discord.start()
+    await program.logged("ready as bot", times=2)
+    assert (len(bot.identifies), len(bot.resumes)) == (2, 1)
+    assert program.stderr.count("The gateway connection was lost") == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+async def test_sighup_ends_the_waits_for_the_network(program: Program, discord: LocalDiscord) -> None:
+    bots = [discord.add_bot("one"), discord.add_bot("two")]
+    program.change_script("longest = min(NETWORK_DELAY, 2**self.unreached)", "longest = 1000")
+    program.write_env(*bots)
+    await discord.stop()
+    await program.start()
+    await program.logged("Trying again in", times=2)
+    await discord.start()
+    program.send(signal.SIGHUP)
+    await until(lambda: all(bot.ready for bot in bots))
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_the_first_bot_that_gets_through_ends_the_waits_of_the_others(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bots = [discord.add_bot(f"bot{n}") for n in range(4)]
+    program.change_script("longest = min(NETWORK_DELAY, 2**self.unreached)", "longest = next(WAITS)")
+    program.change_script("class Pace:", "WAITS = iter([1000, 1000, 1000] + [1] * 1000)\n\n\nclass Pace:")
+    program.write_env(*bots)
+    await discord.stop()
+    await program.start()
+    await program.logged("Trying again in", times=4)
+    await discord.start()
+    await until(lambda: all(bot.ready for bot in bots))
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_final_close_code_is_heeded_though_discord_hangs_up_behind_it(
+    tls_program: Program, tls_discord: LocalDiscord
+) -> None:
+    bots = [tls_discord.add_bot(f"bot{n}") for n in range(10)]
+    for bot in bots:
+        bot.fail("identify", faults.close_and_hang_up(4014))
+    tls_program.write_env(*bots)
+    await tls_program.start()
+    assert await tls_program.end() == 78
+    assert [len(bot.identifies) for bot in bots] == [1] * 10
+    tls_program.assert_clean()
+
+
+async def test_an_identify_without_an_answer_is_given_up_and_tried_again(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    bot.fail("identify", faults.silence(), times=1)
+    program.change_script("READY_TIMEOUT = 60", "READY_TIMEOUT = 1")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("Discord does not answer at the gateway")
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_page_in_the_place_of_the_gateway_is_called_that(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    discord.fail("upgrade", faults.captive_portal(), times=1)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("The answer is not from Discord")
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+
+
+async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    program.change_script("NETWORK_DELAY = 30", "NETWORK_DELAY = 1")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.stop()
+    await program.logged("The gateway connection was lost")
+    (line,) = [line for line in program.lines_of("bot") if "The gateway connection was lost" in line]
+    went_away = line[1:20]
+    await program.logged("Discord cannot be reached", times=4)
+    program.send(signal.SIGUSR1)
+    await program.logged("bot is retrying since ")
+    (line,) = [line for line in program.stderr.splitlines() if "bot is retrying since" in line]
+    assert f"since {went_away}" in line
+    await discord.start()
+    await program.logged("ready as bot", times=2)
+    program.send(signal.SIGUSR1)
+    await program.logged(", 1 reconnects")
+    assert await program.stop() == 0
+
+
+# --- Discord's own count of IDENTIFYs
+
+
+async def test_a_bot_that_has_few_identifies_left_waits_until_they_are_counted_anew(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot, other = discord.add_bot("bot", used_before=501, reset_after=3), discord.add_bot("other")
+    program.write_env(bot, other)
+    await program.start()
+    await program.logged("only 499 times more")
+    await program.logged("ready as other")
+    assert not bot.identifies
+    bot.used_before = 0
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_check_shows_how_many_identifies_are_left(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("bot", used_before=777))
+    await program.start("--check")
+    assert await program.end() == 0
+    assert program.stdout.splitlines()[1].split()[-1] == "223"
+
+
+async def test_shards_identify_side_by_side_where_discord_allows_it(program: Program, discord: LocalDiscord) -> None:
+    guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(8)]
+    big = discord.add_bot("big", guilds=guilds, shards=8, max_concurrency=8)
+    program.write_env(big)
+    await program.start()
+    await program.logged("ready as big")
+    assert big.identifies[-1].at - big.identifies[0].at < 20  # 35 one after another
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+# --- A setup that does not end well
+
+
+WORLDS = {
+    "an address": "ConnectionRefusedError",
+    "a timeout": "TimeoutError",
+    "a driver's own error": "DatabaseIsAway",
+    "a cancelled task": "asyncio.CancelledError",
+}
+
+
+@pytest.mark.parametrize("what", WORLDS)
+async def test_a_setup_is_tried_again_that_fails_because_of(what: str, program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    code = f"""
+        import asyncio, os
+
+        class DatabaseIsAway(Exception):
+            pass
+
+        async def setup(bot):
+            if not os.path.exists("database"):
+                raise {WORLDS[what]}("the database is away")
+        """
+    write(program, "stored.py", code)
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=stored")
+    await program.start()
+    await program.logged("Trying again in")
+    (line, *_) = [line for line in program.lines_of("bot") if "Trying again in" in line]
+    assert "DISCORD_BOT_EXTENSIONS1 (.env, line 3): " in line
+    if what != "a cancelled task":
+        assert "stored does not load" in line
+        assert "(stored.py, line 9)" in line
+    (program.folder / "database").touch()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_setup_whose_upload_of_commands_gets_a_503_is_tried_again(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    bot.fail(f"PUT /applications/{bot.user.id}/commands", faults.status(503), times=1)
+    write(program, "syncing.py", "async def setup(bot):\n    await bot.tree.sync()\n")
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=syncing")
+    await program.start()
+    await program.logged("Trying again in")
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_setup_that_does_not_end_is_named_and_check_says_so(program: Program, discord: LocalDiscord) -> None:
+    write(program, "waiting.py", "async def setup(bot):\n    await bot.wait_until_ready()\n")
+    program.change_script("SETUP_TIMEOUT = 60", "SETUP_TIMEOUT = 1")
+    program.write_env(discord.add_bot("bot"), extra="DISCORD_BOT_EXTENSIONS1=waiting")
+    await program.start("--check")
+    assert await program.end() == 78
+    assert re.search(r"PROBLEM: DISCORD_BOT_EXTENSIONS1 .*setup took more than 1 s", program.stdout)
+    program.stderr = ""
+    await program.start()
+    await program.logged("setup took more than 1 s")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_setup_does_not_run_again_after_an_outage(program: Program, discord: LocalDiscord) -> None:
+    code = """
+        import asyncio
+
+        async def setup(bot):
+            await asyncio.start_server(lambda *_: None, "127.0.0.1", PORT)
+        """
+    bot = discord.add_bot("bot")
+    with __import__("socket").socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    write(program, "web.py", code.replace("PORT", str(port)))
+    for change in SHORT_WAITS:
+        program.change_script(*change)
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=web")
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.stop()
+    await program.logged("Discord cannot be reached", times=4)
+    await discord.start()
+    await program.logged("ready as bot", times=2)
+    assert await program.stop() == 0
+    assert "in use" not in program.stderr
+
+
+# --- What one bot's end leaves to the others
+
+
+async def test_a_helpers_task_lives_on_when_the_bot_ends_that_started_it(
+    program: Program, discord: LocalDiscord
+) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    write(
+        program,
+        "helper.py",
+        """
+        import asyncio
+        beats = 0
+        task = None
+
+        async def beat():
+            global beats
+            while True:
+                await asyncio.sleep(0.05)
+                beats += 1
+
+        def start():
+            global task
+            task = task or asyncio.create_task(beat())
+        """,
+    )
+    code = """
+        import helper
+
+        async def on_message(message):
+            if message.content == "beats":
+                await message.channel.send(str(helper.beats))
+
+        async def setup(bot):
+            helper.start()
+            bot.add_listener(on_message)
+        """
+    write(program, "first.py", code)
+    write(program, "second.py", code)
+    settings = "DISCORD_BOT_EXTENSIONS1=first\nDISCORD_BOT_EXTENSIONS2=second"
+    two.fail("GET /users/@me", faults.status(503), times=1)  # so that the first starts it
+    program.write_env(one, two, extra=settings)
+    await program.start()
+    await until(lambda: one.ready and two.ready)
+    env_file = program.folder / ".env"
+    env_file.write_text(env_file.read_text().replace(one.token, ""))
+    await program.logged("[one] stopped")
+    beats = []
+    for turn in range(1, 3):
+        await discord.say("beats")
+        await until(lambda turn=turn: len(two.messages) == turn)
+        beats.append(int(contents(two)[-1]))
+        await asyncio.sleep(0.3)
+    assert beats[0] < beats[1]
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_the_garbage_collector_still_leaves_the_others_alone_when_a_bot_has_ended(
+    program: Program, discord: LocalDiscord
+) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    code = """
+        import gc
+
+        async def on_message(message):
+            if message.content == "frozen":
+                await message.channel.send(str(gc.get_freeze_count()))
+
+        async def setup(bot):
+            bot.add_listener(on_message)
+        """
+    write(program, "frozen.py", code)
+    program.write_env(one, two, extra="DISCORD_BOT_EXTENSIONS1=frozen")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    program.write_env(one, extra="DISCORD_BOT_EXTENSIONS1=frozen")
+    await program.logged("[two] stopped")
+    await asyncio.sleep(1.5)
+    await discord.say("frozen")
+    await until(lambda: one.messages)
+    assert int(contents(one)[0]) > 10_000
+    assert await program.stop() == 0
+
+
+async def test_a_bot_that_comes_back_uses_the_connections_that_are_open(
+    program: Program, discord: LocalDiscord
+) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    program.write_env(one, two)
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    connections = len(discord.rest_connections)
+    program.write_env(one, two, extra="DISCORD_BOT_PREFIX2=?")
+    await program.logged("ready as two", times=2)
+    await discord.say("ping")
+    await until(lambda: one.messages and two.messages)
+    assert len(discord.rest_connections) == connections
+    assert await program.stop() == 0
+    program.assert_clean()
