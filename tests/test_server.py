@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -12,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from .local_discord import LocalDiscord, faults
-from .program import Program, until
-
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+from .program import Program, needs_posix_signals, needs_unix_sockets, until
 
 
 class Systemd:
@@ -48,6 +47,7 @@ def systemd(tmp_path: Path, program: Program) -> Iterator[Systemd]:
     systemd.close()
 
 
+@needs_unix_sockets
 async def test_systemd_is_told_when_the_bots_are_ready_and_when_they_stop(
     program: Program, discord: LocalDiscord, systemd: Systemd
 ) -> None:
@@ -62,6 +62,7 @@ async def test_systemd_is_told_when_the_bots_are_ready_and_when_they_stop(
     program.assert_clean()
 
 
+@needs_unix_sockets
 async def test_systemd_sees_how_many_bots_are_ready_while_they_run(
     program: Program, discord: LocalDiscord, systemd: Systemd
 ) -> None:
@@ -80,6 +81,7 @@ async def test_systemd_sees_how_many_bots_are_ready_while_they_run(
     assert await program.stop() == 0
 
 
+@needs_unix_sockets
 async def test_a_bot_that_does_not_come_up_does_not_keep_systemd_waiting(
     program: Program, discord: LocalDiscord, systemd: Systemd
 ) -> None:
@@ -104,6 +106,7 @@ async def test_an_abstract_socket_is_told_too(program: Program, discord: LocalDi
     systemd.close()
 
 
+@needs_unix_sockets
 async def test_a_notify_socket_that_nobody_reads_harms_nothing(program: Program, discord: LocalDiscord) -> None:
     program.environment["NOTIFY_SOCKET"] = str(program.folder / "nobody")
     program.write_env(discord.add_bot("bot"))
@@ -116,7 +119,7 @@ async def test_a_notify_socket_that_nobody_reads_harms_nothing(program: Program,
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs SIGUSR1")
+@needs_posix_signals
 async def test_sigusr1_logs_one_line_for_each_bot(program: Program, discord: LocalDiscord) -> None:
     up, down, off = discord.add_bot("up"), discord.add_bot("down"), discord.add_bot("off")
     down.fail("GET /users/@me", faults.status(503))
@@ -146,7 +149,7 @@ async def test_uvloop_is_used_where_it_is_installed(program: Program, discord: L
         "import asyncio\n\ndef new_event_loop():\n    print('here it is')\n    return asyncio.new_event_loop()\n"
     )
     program.write_env(discord.add_bot("bot"))
-    program.environment["PYTHONPATH"] += f":{program.folder}"
+    program.environment["PYTHONPATH"] += f"{os.pathsep}{program.folder}"
     await program.start()
     await program.logged("ready as bot")
     assert await program.stop() == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import ssl
@@ -16,7 +15,7 @@ import pytest
 import trustme
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, knows_whose_exit, until
+from .program import Program, knows_whose_exit, needs_posix_signals, needs_terminal, needs_windows, until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -62,6 +61,7 @@ async def test_a_stop_is_clean(name: str, program: Program, discord: LocalDiscor
     assert not any(bot.live for bot in bots)
 
 
+@needs_posix_signals
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_a_stop_during_the_imports_is_silent(number: int, program: Program) -> None:
     program.discord = None
@@ -345,7 +345,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@needs_terminal
 async def test_closing_the_terminal_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
@@ -359,7 +359,7 @@ async def test_closing_the_terminal_stops_the_bots(program: Program, discord: Lo
     assert bot.client_closes == [1000]
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="needs a console of Windows")
+@needs_windows
 async def test_closing_the_console_window_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
@@ -416,7 +416,6 @@ async def test_the_program_ends_with_0_when_every_bot_closed_itself(program: Pro
     program.assert_clean()
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
 async def test_stops_at_random_moments_are_clean(tmp_path: Path, discord: LocalDiscord) -> None:
     chance = random.Random()
     for attempt in range(8):
