@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import textwrap
 import time
@@ -41,6 +42,13 @@ class Extension(commands.Cog):
 async def setup(bot):
     await bot.add_cog(Extension(bot))
 """
+
+# What not every system has, and Windows least of all.
+needs_posix_signals = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs the signals of POSIX")
+needs_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+needs_file_modes = pytest.mark.skipif(os.name != "posix", reason="needs the file modes of POSIX")
+needs_unix_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+needs_windows = pytest.mark.skipif(os.name != "nt", reason="needs Windows")
 
 
 async def until(condition: Callable[[], object], timeout: float = 20) -> None:
@@ -85,14 +93,15 @@ class Program:
     def change_script(self, old: str, new: str) -> None:
         """Run a copy of the script in which this is replaced."""
         self.copy_script()
-        text = self.script.read_text()
+        text = self.script.read_text(encoding="utf-8")
         assert text.count(old) == 1
-        self.script.write_text(text.replace(old, new))
+        self.script.write_text(text.replace(old, new), encoding="utf-8")
 
     def extend(self, methods: str) -> None:
         """Give all bots an extension, whose cog has these methods."""
         self.environment["DISCORD_BOT_EXTENSIONS"] = "extension"
-        (self.folder / "extension.py").write_text(EXTENSION % textwrap.indent(textwrap.dedent(methods), "    "))
+        code = EXTENSION % textwrap.indent(textwrap.dedent(methods), "    ")
+        (self.folder / "extension.py").write_text(code, encoding="utf-8")
 
     def command(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> list[str]:
         """The command that runs the script, pointed at the local Discord if there is one."""

@@ -38,7 +38,7 @@ GREETER = """
 
 
 def write(program: Program, name: str, code: str) -> None:
-    (program.folder / name).write_text(textwrap.dedent(code))
+    (program.folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
 
 
 def contents(bot: object) -> list[str]:

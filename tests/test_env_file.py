@@ -12,7 +12,7 @@ import run_bots
 
 from .local_discord import LocalDiscord
 from .local_discord.world import make_token
-from .program import Program
+from .program import Program, needs_file_modes
 
 TOKEN, OTHER = make_token(111_111_111_111_111_111), make_token(222_222_222_222_222_222)
 
@@ -165,7 +165,8 @@ async def test_a_file_that_is_no_text_is_refused(data: bytes, program: Program) 
     program.assert_clean()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read every file")
+@needs_file_modes
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may read every file")
 async def test_a_file_that_cannot_be_read_is_told(program: Program) -> None:
     (program.folder / ".env").touch(mode=0)
     await program.start()
@@ -228,7 +229,7 @@ async def test_a_token_of_an_unusual_form_is_a_warning(program: Program, discord
     assert "an-odd-looking-token" not in program.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+@needs_file_modes
 async def test_a_file_that_others_can_read_is_a_warning(program: Program, discord: LocalDiscord) -> None:
     program.write_env(discord.add_bot("bot"))
     (program.folder / ".env").chmod(0o644)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, until
+from .program import Program, needs_posix_signals, until
 
 
 async def start(program: Program, *bots: Account, arguments: tuple[str, ...] = (), extra: str = "") -> None:
@@ -226,7 +226,7 @@ async def test_the_process_environment_still_wins(program: Program, discord: Loc
     assert await program.stop() == 0
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
+@needs_posix_signals
 async def test_sighup_follows_the_file_and_starts_the_bots_that_had_stopped(
     program: Program, discord: LocalDiscord
 ) -> None:
@@ -305,6 +305,7 @@ async def test_a_variable_that_the_environment_cannot_hold_does_no_harm(
     program.assert_clean()
 
 
+@needs_posix_signals
 async def test_a_reload_during_a_stop_starts_nothing(program: Program, discord: LocalDiscord) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     code = """

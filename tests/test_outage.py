@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from .local_discord import Guild, LocalDiscord, faults
-from .program import Program, until
+from .program import Program, needs_posix_signals, until
 
 COUNTER = """
     count = 0
@@ -141,7 +141,7 @@ async def test_a_session_that_is_over_is_no_failure(kind: str, program: Program,
     program.assert_clean()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+@needs_posix_signals
 async def test_sighup_ends_the_waits_for_the_network(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.change_script("longest = min(NETWORK_DELAY, 2**self.unreached)", "longest = 1000")
@@ -209,6 +209,7 @@ async def test_a_page_in_the_place_of_the_gateway_is_called_that(program: Progra
     assert await program.stop() == 0
 
 
+@needs_posix_signals
 async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
     program: Program, discord: LocalDiscord
 ) -> None:

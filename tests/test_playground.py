@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from .local_discord import LocalDiscord
+from .local_discord.bots import Bots
 from .local_discord.playground import COMMANDS
-from .program import SCRIPT, STRAY
+from .program import SCRIPT, STRAY, needs_terminal, until
 
 COMMAND = [sys.executable, "-m", "tests.local_discord"]
 TEXT_COMMANDS = """
@@ -198,7 +201,7 @@ def test_it_needs_no_termios_which_windows_does_not_have(tmp_path: Path) -> None
     assert not STRAY.search(stderr)
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@needs_terminal
 def test_ctrl_c_ends_it_quietly_in_a_terminal_and_leaves_the_terminal_as_it_was() -> None:
     import termios
 
@@ -367,6 +370,22 @@ def test_a_bot_that_does_not_load_starts_when_its_file_is_mended(tmp_path: Path)
     assert "tour does not load. SyntaxError" in log
     assert "music is not ready." in log
     assert "tour.py was changed. The bots start again." in log or "tour.py were changed. The bots start again." in log
+
+
+async def test_a_restart_closes_every_bot_with_1000(
+    tmp_path: Path, discord: LocalDiscord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bots = Bots(discord, None, print)
+    running = asyncio.create_task(bots.run())
+    await until(bots.settled.is_set)
+    accounts = list(bots.accounts.values())
+    bots.restart_asked.set()
+    await until(lambda: all(len(account.identifies) == 2 and account.ready for account in accounts))
+    assert [account.client_closes for account in accounts] == [[1000]] * len(accounts)
+    running.cancel()
+    await asyncio.wait([running])
+    assert [account.client_closes for account in accounts] == [[1000, 1000]] * len(accounts)
 
 
 def test_it_ends_with_1_where_no_bot_can_run_and_nobody_can_mend_it(tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from .local_discord import LocalDiscord, faults
-from .program import Program, until
-
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+from .program import Program, needs_posix_signals, needs_unix_sockets, until
 
 
 class Systemd:
@@ -48,6 +46,7 @@ def systemd(tmp_path: Path, program: Program) -> Iterator[Systemd]:
     systemd.close()
 
 
+@needs_unix_sockets
 async def test_systemd_is_told_when_the_bots_are_ready_and_when_they_stop(
     program: Program, discord: LocalDiscord, systemd: Systemd
 ) -> None:
@@ -62,6 +61,7 @@ async def test_systemd_is_told_when_the_bots_are_ready_and_when_they_stop(
     program.assert_clean()
 
 
+@needs_unix_sockets
 async def test_systemd_sees_how_many_bots_are_ready_while_they_run(
     program: Program, discord: LocalDiscord, systemd: Systemd
 ) -> None:
@@ -80,6 +80,7 @@ async def test_systemd_sees_how_many_bots_are_ready_while_they_run(
     assert await program.stop() == 0
 
 
+@needs_unix_sockets
 async def test_a_bot_that_does_not_come_up_does_not_keep_systemd_waiting(
     program: Program, discord: LocalDiscord, systemd: Systemd
 ) -> None:
@@ -104,6 +105,7 @@ async def test_an_abstract_socket_is_told_too(program: Program, discord: LocalDi
     systemd.close()
 
 
+@needs_unix_sockets
 async def test_a_notify_socket_that_nobody_reads_harms_nothing(program: Program, discord: LocalDiscord) -> None:
     program.environment["NOTIFY_SOCKET"] = str(program.folder / "nobody")
     program.write_env(discord.add_bot("bot"))
@@ -116,7 +118,7 @@ async def test_a_notify_socket_that_nobody_reads_harms_nothing(program: Program,
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs SIGUSR1")
+@needs_posix_signals
 async def test_sigusr1_logs_one_line_for_each_bot(program: Program, discord: LocalDiscord) -> None:
     up, down, off = discord.add_bot("up"), discord.add_bot("down"), discord.add_bot("off")
     down.fail("GET /users/@me", faults.status(503))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 import run_bots
 
 from .local_discord import LocalDiscord
-from .program import SCRIPT, Program, until
+from .program import SCRIPT, Program, needs_windows, until
 
 ROOT = SCRIPT.parent
 
@@ -138,7 +137,7 @@ async def test_other_variables_reach_the_process_environment_and_tokens_do_not(
     assert "tokens: []" in program.stderr
 
 
-@pytest.mark.skipif(os.name != "nt", reason="only Windows has no lower case there")
+@needs_windows
 async def test_a_lower_case_name_in_the_file_does_not_win_over_the_process_environment(
     program: Program, discord: LocalDiscord
 ) -> None:
@@ -188,7 +187,7 @@ async def test_wrong_usage_ends_with_2(program: Program) -> None:
 
 
 def test_the_inline_metadata_equals_the_requirements() -> None:
-    block = re.search(r"(?m)^# /// script\n((?:#.*\n)+?)# ///$", SCRIPT.read_text())
+    block = re.search(r"(?m)^# /// script\n((?:#.*\n)+?)# ///$", SCRIPT.read_text(encoding="utf-8"))
     assert block is not None
     metadata = tomllib.loads("".join(line.removeprefix("#").removeprefix(" ") for line in block[1].splitlines(True)))
     lines = (ROOT / "requirements.txt").read_text().splitlines()

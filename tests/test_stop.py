@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, until
+from .program import Program, needs_posix_signals, needs_terminal, needs_windows, until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -60,6 +59,7 @@ async def test_a_stop_is_clean(name: str, program: Program, discord: LocalDiscor
     assert not any(bot.live for bot in bots)
 
 
+@needs_posix_signals
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_a_stop_during_the_imports_is_silent(number: int, program: Program) -> None:
     program.discord = None
@@ -334,7 +334,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@needs_terminal
 async def test_closing_the_terminal_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
@@ -348,7 +348,7 @@ async def test_closing_the_terminal_stops_the_bots(program: Program, discord: Lo
     assert bot.client_closes == [1000]
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="needs a console of Windows")
+@needs_windows
 async def test_closing_the_console_window_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
@@ -405,7 +405,6 @@ async def test_the_program_ends_with_0_when_every_bot_closed_itself(program: Pro
     program.assert_clean()
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
 async def test_stops_at_random_moments_are_clean(tmp_path: Path, discord: LocalDiscord) -> None:
     chance = random.Random()
     for attempt in range(8):

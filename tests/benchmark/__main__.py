@@ -29,6 +29,8 @@ from typing import Any
 
 import trustme
 
+from ..local_discord import signals
+
 ROOT = Path(__file__).parents[2]
 RECIPES = ("issue_516", "gather", "one_process")  # those of peers.py
 PROCESS_MIB = 28  # what a process with one bot takes at least
@@ -104,7 +106,8 @@ class Peer:
     def __init__(self, name: str, url: str, tokens: list[str], folder: Path) -> None:
         script = [str(Path(__file__).with_name("peers.py")), name] if name in RECIPES else [str(script_of(name))]
         # By its path: as a module it would bring the local Discord's own modules into every process.
-        self.command = ["-P", str(ROOT / "tests" / "local_discord" / "redirect.py"), url, *script, "--env-file"]
+        redirect = ["-P", str(ROOT / "tests" / "local_discord" / "redirect.py"), *signals.OPTIONS]
+        self.command = [*redirect, url, *script, "--env-file"]
         self.environment = {name: text for name, text in os.environ.items() if not name.startswith("DISCORD_")}
         self.environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
         self.folder = folder
@@ -119,10 +122,10 @@ class Peer:
 
     def start(self) -> None:
         with self.log.open("w") as log:
-            output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            streams = {"stdin": signals.STDIN, "stdout": log, "stderr": log}
             for env_file in self.env_files:
                 command = [*self.command, env_file]
-                self.processes.append(spawn(command, cwd=self.folder, env=self.environment, **output))
+                self.processes.append(spawn(command, cwd=self.folder, env=self.environment, **streams))
 
     def check(self) -> None:
         """Raise `RunFailed` if a process has ended."""
@@ -151,7 +154,7 @@ class Peer:
         """Press Ctrl-C. Returns the seconds until the last process has ended."""
         start = time.perf_counter()
         for process in self.processes:
-            process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
+            signals.send(process, signal.SIGINT)
         timer = threading.Timer(STOP_TIMEOUT, kill, [self.processes])  # wait() with a timeout looks only every 50 ms
         timer.daemon = True
         timer.start()
@@ -363,7 +366,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=kind, default=default, metavar="", help=f"{text} (%(default)s)")
     options = parser.parse_args()
     raise_file_limit()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they all end it as Ctrl-C does, and with it its processes
+    for name in (
+        "SIGINT",
+        "SIGTERM",
+        "SIGHUP",
+        "SIGBREAK",
+    ):  # they all end it as Ctrl-C does, and with it its processes
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     try:

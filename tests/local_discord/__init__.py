@@ -188,7 +188,7 @@ class LocalDiscord(Faults):
             await session.dispatch(event, seen)
 
     def _sessions(self) -> list[Session]:
-        """Every session that goes on, also of bots that are not connected now: a RESUME brings them what they missed."""
+        """Every session that goes on. A bot that is not connected now gets what it missed at its RESUME."""
         sessions = []
         for account in self.accounts.values():
             sessions += [session for session in account.sessions.values() if session.is_ready and not session.ended]

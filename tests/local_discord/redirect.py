@@ -10,6 +10,7 @@ python -m tests.local_discord.redirect [OPTION ...] http://localhost:PORT/api/v1
 Its imports stand in its functions, so that --zlib comes before them.
 """
 
+import os
 import runpy
 import signal
 import sys
@@ -38,9 +39,11 @@ def sync_before_connecting() -> None:
 
 def take_signals_from_stdin() -> None:
     console_handlers = note_console_handlers() if sys.platform == "win32" else []
+    # The script gets an empty stdin: exit() closes it, and would wait for the thread that reads.
+    stdin, sys.stdin = sys.stdin, open(os.devnull)  # noqa: SIM115
 
     def raise_signals() -> None:
-        for line in sys.stdin:
+        for line in stdin:
             if line.strip() == "close":
                 console_handlers[-1](CTRL_CLOSE_EVENT)  # Windows calls the newest first, in a thread of its own
             else:

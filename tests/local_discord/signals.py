@@ -13,10 +13,12 @@ OPTIONS = ["--stdin-signals"] if ON_WINDOWS else []  # of redirect.py
 STDIN = subprocess.PIPE if ON_WINDOWS else subprocess.DEVNULL
 
 
-def send(process: asyncio.subprocess.Process, what: int | str = signal.SIGTERM) -> None:
+def send(process: asyncio.subprocess.Process | subprocess.Popen[str], what: int | str = signal.SIGTERM) -> None:
     """Send a signal by its number, or `"close"`: somebody closes the console window. No matter if it has ended."""
-    with contextlib.suppress(ProcessLookupError, ConnectionError):
-        if process.stdin is not None:
-            process.stdin.write(f"{what}\n".encode() if isinstance(what, str) else b"%d\n" % what)
-        else:
+    with contextlib.suppress(OSError):
+        if process.stdin is None:
             process.send_signal(int(what))
+        elif isinstance(process, subprocess.Popen):
+            print(what, file=process.stdin, flush=True)
+        else:
+            process.stdin.write(f"{what}\n".encode())
