@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .local_discord import Account, LocalDiscord, signals
 
 SCRIPT = Path(__file__).parent.parent / "run_bots.py"
