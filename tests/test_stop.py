@@ -133,6 +133,156 @@ async def test_a_bots_own_clean_up_runs(program: Program, discord: LocalDiscord)
     program.assert_clean()
 
 
+async def test_a_clean_up_can_wait_for_the_bots_tasks(program: Program, discord: LocalDiscord) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.extend(
+        """
+        async def cog_load(self):
+            self.queue = asyncio.Queue()
+            for item in range(5):
+                self.queue.put_nowait(item)
+            self.worker = asyncio.create_task(self.work())
+
+        async def work(self):
+            await self.bot.wait_until_ready()
+            while True:
+                await self.queue.get()
+                await asyncio.sleep(0.1)
+                self.queue.task_done()
+
+        async def cog_unload(self):
+            await self.queue.join()
+            log.info("all items are done")
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    assert "[bot] all items are done" in program.stderr
+    program.assert_clean()
+
+
+SAVES_AT_ITS_END = """
+    async def cog_load(self):
+        log.info("loaded %s", open("state").read() if os.path.exists("state") else "nothing")
+        self.task = asyncio.create_task(self.work())
+
+    async def work(self):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.3)
+            open("state", "w").write("what was saved")
+    """
+
+
+async def test_a_task_can_save_as_it_is_cancelled_before_the_next_client_begins(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    program.extend(SAVES_AT_ITS_END)
+    await program.start()
+    await program.logged("loaded nothing")
+    await program.logged("ready as bot")
+    program.write_env(bot, extra="DISCORD_BOT_PREFIX=?")
+    await program.logged("loaded what was saved")
+    await program.logged("ready as bot", times=2)
+    (program.folder / "state").unlink()
+    assert await program.stop() == 0
+    assert (program.folder / "state").read_text() == "what was saved"
+    program.assert_clean()
+
+
+async def test_a_clean_up_can_still_use_the_gateway(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    program.extend(
+        """
+        async def cog_unload(self):
+            await self.bot.change_presence(status="dnd")
+            await self.bot.guilds[0].change_voice_state(channel=None)
+            await self.bot.guilds[0].text_channels[0].send("goodbye")
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    assert [update["op"] for update in bot.updates] == [3, 4]
+    assert [message["content"] for message in bot.messages] == ["goodbye"]
+    assert bot.client_closes == [1000]
+    program.assert_clean()
+
+
+async def test_a_thread_that_saves_has_time_and_what_was_printed_is_written(
+    program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.extend(
+        """
+        def save(self):
+            time.sleep(3)
+            open("state", "w").write("saved")
+            print("printed by the thread")
+
+        async def cog_unload(self):
+            import threading
+            threading.Thread(target=self.save).start()
+            print("printed by the clean-up")
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    assert (program.folder / "state").read_text() == "saved"
+    assert program.stdout.split("\n")[:2] == ["printed by the clean-up", "printed by the thread"]
+    program.assert_clean()
+
+
+async def test_what_was_printed_is_written_also_by_a_program_that_has_to_be_cut_off(
+    program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.change_script("STOP_TIMEOUT = 9", "STOP_TIMEOUT = 1")
+    program.extend("async def cog_unload(self):\n    print('printed')\n    time.sleep(3600)\n")
+    await program.start()
+    await program.logged("ready as bot")
+    assert await program.stop() == 0
+    assert "The program ends without it" in program.stderr
+    assert program.stdout == "printed\n"
+
+
+async def test_code_behind_a_bots_own_close_still_runs(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    program.extend(
+        """
+        @commands.Cog.listener("on_message")
+        async def goodbye(self, message):
+            await self.bot.close()
+            log.info("closed by myself: %s", self.bot.is_closed())
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.say("goodbye")
+    assert await program.end() == 0
+    assert "closed by myself: True" in program.stderr
+    assert bot.client_closes == [1000]
+    program.assert_clean()
+
+
+async def test_a_bot_can_close_itself_in_its_setup(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    (program.folder / "closing.py").write_text("async def setup(bot):\n    await bot.close()\n")
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=closing")
+    await program.start()
+    assert await program.end() == 0
+    assert "[bot] stopped: it closed itself" in program.stderr
+    assert not bot.identifies
+    program.assert_clean()
+
+
 HANGS = {
     "waits": "await asyncio.sleep(3600)",
     "does not let itself be cancelled": """
@@ -197,6 +347,29 @@ async def test_a_stop_takes_ten_seconds_at_the_most_whatever_a_clean_up_does(
         assert blocks or not any(bot.online for bot in bots)
 
     await asyncio.gather(*map(stop, HANGS))
+
+
+async def test_a_stop_takes_ten_seconds_at_the_most_while_a_long_c_call_keeps_the_main_thread(
+    program: Program, discord: LocalDiscord
+) -> None:
+    program.write_env(discord.add_bot("bot"))
+    program.extend(
+        """
+        @commands.Cog.listener("on_message")
+        async def compute(self, message):
+            import hashlib
+            log.info("computing")
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+        """
+    )
+    await program.start()
+    await program.logged("ready as bot")
+    await discord.say("go")
+    await program.logged("computing")
+    started = time.monotonic()
+    assert await program.stop() == 0
+    assert time.monotonic() - started < 10
+    assert "The program ends without it" in program.stderr
 
 
 async def test_bots_that_close_themselves_end_whatever_their_clean_up_does(
