@@ -580,6 +580,7 @@ class Network:
     def __init__(self) -> None:
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
+        self.ended_clients = 0
         self._back = asyncio.Event()
 
     def is_back(self) -> None:
@@ -633,6 +634,23 @@ class NewSession(Exception):
     """A client has no session any more: `connect()` is to be called again. discord.py itself would try a RESUME."""
 
 
+@dataclasses.dataclass
+class Starts:
+    """What Discord says of the sessions that a bot may start: session_start_limit, and the number of shards."""
+
+    shards: int
+    remaining: int  # IDENTIFYs, until they are counted anew
+    reset_after: float  # seconds until then
+    max_concurrency: int
+
+
+async def ask_for_starts(client: discord.Client) -> Starts:
+    """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        shards, _, limit = await client.http.get_bot_gateway()
+    return Starts(shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"])
+
+
 class Gateway:
     """The way to the gateway of one client. No connection is opened before the bot's pace allows it."""
 
@@ -652,6 +670,15 @@ class Gateway:
         client.http.ws_connect = self.connect  # type: ignore[method-assign]
         self._before_identify = client.before_identify_hook
         client.before_identify_hook = self.before_identify  # type: ignore[method-assign]
+
+    def prepare(self, starts: Starts) -> None:
+        """Heed what Discord says of the bot's size."""
+        self.max_concurrency = starts.max_concurrency
+        if isinstance(self.client, discord.AutoShardedClient):
+            self.client.shard_connect_timeout = None  # the waits here may be longer
+            self.client.shard_count = self.client.shard_count or starts.shards
+            self.shards = len(self.client.shard_ids or range(self.client.shard_count))
+        self.entry.pace.burst = IDENTIFY_BURST + 2 * (self.shards - 1)
 
     def listen(self) -> None:
         """Hear when a connection is up. Any client has `wait_for`, whose check is called at each such event."""
@@ -760,16 +787,6 @@ discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr
 
 
 # --- An entry and its life: log in, connect, retry, end --------------------------------------------------------------
-@dataclasses.dataclass
-class Starts:
-    """What Discord says of the sessions that a bot may start: session_start_limit, and the number of shards."""
-
-    shards: int
-    remaining: int  # IDENTIFYs, until they are counted anew
-    reset_after: float  # seconds until then
-    max_concurrency: int
-
-
 async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     """Log in by REST, which runs the bot's own setup too, each within its time.
 
@@ -803,16 +820,9 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
         await client.login(token)
 
 
-async def ask_for_starts(client: discord.Client) -> Starts:
-    """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        shards, _, limit = await client.http.get_bot_gateway()
-    return Starts(shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"])
-
-
 async def clean_up(client: discord.Client) -> None:
     """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice. `client.close()` does it too late."""
-    if isinstance(client, commands.bot.BotBase):
+    if isinstance(client, commands.Bot | commands.AutoShardedBot):
         for name in list(client.extensions):
             with contextlib.suppress(Exception):
                 await client.unload_extension(name)
@@ -880,6 +890,7 @@ class Entry:
         self.pace = pace
         self._network = network
         self._on_change = on_change
+        self._begin()
         self.task = asyncio.create_task(self._run())
 
     def want(self, settings: BotSettings | None) -> None:
@@ -899,9 +910,7 @@ class Entry:
             while self.wanted and goes_on:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
-                self._leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._left = asyncio.Event()
-                self._closers: set[asyncio.Task[Any] | None] = set()
+                self._begin()
                 goes_on = await self._live(Bot(self.settings))
             if self.wanted and self.failure.text:
                 log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
@@ -914,11 +923,17 @@ class Entry:
             self.event.set()
             self.set_state("stopped")
 
+    def _begin(self) -> None:
+        """Nobody has asked the next client to end."""
+        self._leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = asyncio.Event()
+        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._error: BaseException | None = None
+        self._connecting = False
+
     async def _live(self, client: discord.Client) -> bool:
         """One client's life, from its log-in to its end. Returns whether there is to be another one."""
         self.client = client
-        self._error: BaseException | None = None
-        self._connecting = False
         close = client.close
         client.close = self._close  # type: ignore[method-assign]  # for whoever closes it
         gateway = Gateway(client, self)
@@ -942,7 +957,7 @@ class Entry:
         await self.pause()
         await log_in(client, self.settings.token, self._network.pool)
         self.reached()
-        await self._wait_for_starts(client, gateway)
+        gateway.prepare(await self._ask_for_starts(client))
         self._connecting = True
         while True:
             gateway.launched = 0
@@ -957,20 +972,21 @@ class Entry:
             else:
                 break
 
-    async def _wait_for_starts(self, client: discord.Client, gateway: Gateway) -> None:
-        """Heed what Discord has counted, also of other processes: these, restarted again and again, add up."""
-        starts = await ask_for_starts(client)
-        while starts.remaining < IDENTIFY_RESERVE + starts.shards - 1:
-            text = f"Discord lets this bot connect only {starts.remaining} times more before it resets the token."
-            self.failed(Failure(text, Kind.TOLD, wait=starts.reset_after))
+    async def _ask_for_starts(self, client: discord.Client) -> Starts:
+        """What Discord has counted, also of other processes: restarted again and again, they add up. Heeds it."""
+        while True:
+            try:
+                starts = await ask_for_starts(client)
+                if starts.remaining >= IDENTIFY_RESERVE + starts.shards - 1:
+                    return starts
+                text = f"Discord lets this bot connect only {starts.remaining} times more before it resets the token."
+                failure = Failure(text, Kind.TOLD, wait=starts.reset_after)
+            except Exception as error:
+                failure = diagnose(error, self.settings, client)
+                if failure.kind is Kind.FINAL:
+                    raise
+            self.failed(failure)
             await self.pause()
-            starts = await ask_for_starts(client)
-        gateway.max_concurrency = starts.max_concurrency
-        if isinstance(client, discord.AutoShardedClient):
-            client.shard_connect_timeout = None  # the gateway's own waits may be longer
-            client.shard_count = client.shard_count or starts.shards
-            gateway.shards = len(client.shard_ids or range(client.shard_count))
-        self.pace.burst = IDENTIFY_BURST + 2 * (gateway.shards - 1)
 
     async def _end(
         self, client: discord.Client, gateway: Gateway, close: Callable[[], Coroutine[Any, Any, None]]
@@ -988,6 +1004,7 @@ class Entry:
         await finish(close(), began + CLOSE_UNTIL)
         await cancel({self._running}, began + CLOSE_UNTIL)
         await client.http.close()  # where the client's own close was cut off
+        self._network.ended_clients += 1
         self._left.set()
 
     @property
@@ -1093,7 +1110,7 @@ class Runner:
         self._paces: dict[str, Pace] = collections.defaultdict(Pace)  # also of bots that have ended
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
-        self._is_untidy = False
+        self._tidied_after = 0  # ends of clients
 
     def read(self) -> list[BotSettings]:
         self._seen = self._look()
@@ -1123,9 +1140,9 @@ class Runner:
         last = self._seen
         while True:
             await asyncio.sleep(1)
-            if self._is_untidy and not self._unsettled & self._states():
+            if self._tidied_after != self._network.ended_clients and not self._unsettled & self._states():
+                self._tidied_after = self._network.ended_clients
                 tidy_memory()
-                self._is_untidy = False
             before = last
             last = self._look() if watch else self._seen
             if before == last != self._seen:  # it lies still; it may be written in pieces
@@ -1148,34 +1165,33 @@ class Runner:
     def _apply(self, settings: list[BotSettings]) -> str:
         """Make the running bots equal to the settings. Only what differs moves. Returns what that is."""
         wanted = {bot.bot_id: bot for bot in settings}
-        changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": []}
+        changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": [], "": []}
         for bot_id in {**self._entries, **wanted}:
             bot = wanted.get(bot_id)
-            change, name = self._apply_to_one(bot_id, bot)
-            if change:
-                changes[change].append(name)
+            name = bot.name if bot else self._entries[bot_id].settings.name
+            changes[self._apply_to_one(bot_id, bot)].append(name)
+        del changes[""]
         if any(changes.values()) and wanted:
             self._unsettled = {"starting"}
             asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, self._unsettled)
         return "; ".join(f"{change} {', '.join(names)}" for change, names in changes.items() if names)
 
-    def _apply_to_one(self, bot_id: str, bot: BotSettings | None) -> tuple[str, str]:
-        """Make one bot equal to its settings. Returns what that changes, and the bot's name."""
+    def _apply_to_one(self, bot_id: str, bot: BotSettings | None) -> str:
+        """Make one bot equal to its settings. Returns what that changes."""
         entry = self._entries.get(bot_id)
-        if entry is None or (bot and entry.event.is_set()):
-            assert bot
+        before = entry.wanted if entry else None
+        if entry and not entry.event.is_set():
+            entry.want(bot)
+        elif bot:
             self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._on_change)
-            return "restarted" if entry and entry.wanted else "added", bot.name
-        before = entry.wanted
-        entry.want(bot)
-        if bot is None and entry.event.is_set():
+            return "restarted" if before else "added"
+        else:
             del self._entries[bot_id]
         if bot == before:
-            return "", entry.settings.name
-        self._is_untidy = True
-        if before is None:
-            return "added", entry.settings.name
-        return "restarted" if bot else "removed", entry.settings.name
+            return ""
+        if bot is None:
+            return "removed"
+        return "restarted" if before else "added"
 
     def _states(self) -> set[str]:
         return {entry.state for entry in self._entries.values() if entry.wanted}
