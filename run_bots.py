@@ -76,12 +76,12 @@ PORTAL = "https://discord.com/developers/applications"
 # A person has to mend something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
 FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 # All that follow are seconds. What has no answer by then is tried again:
-LOGIN_TIMEOUT = 60
+LOGIN_TIMEOUT = 30
 SETUP_TIMEOUT = 60
 CONNECT_TIMEOUT = 30
 READY_TIMEOUT = 60  # from the connection to READY or RESUMED
 HAND_BACK_AFTER = 45  # discord.py waits 60 for a connection
-NETWORK_DELAY = 30  # the longest wait between two attempts that reach nothing
+NETWORK_DELAY = 25  # the longest wait between two attempts that reach nothing
 # After a lost connection a bot waits a random time up to 1, 2, 4, 8 … LOSS_DELAY. One loss is forgotten for each
 # FORGIVE_AFTER without one.
 LOSS_DELAY = 900
@@ -519,6 +519,7 @@ class Pace:
     def __init__(self) -> None:
         self.unreached = 0  # attempts in a row that have reached nothing
         self.network_until = self.loss_until = self.told_until = 0.0
+        self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # those that are not forgotten yet
         self._identifies = self._counted_at = 0.0  # as a bucket that runs empty: what was in it, and when
@@ -550,11 +551,17 @@ class Pace:
     def _not_run_out(self, now: float) -> float:
         return max(0, self._identifies - (now - self._counted_at) / IDENTIFY_EVERY)
 
+    def identify_wait(self, now: float) -> float:
+        """In how many seconds the bot may send another IDENTIFY, if it needs one."""
+        if self.has_session:
+            return 0
+        too_many = self._not_run_out(now) + 1 - self.burst
+        return max(0, too_many * IDENTIFY_EVERY)
+
     def wait(self, now: float) -> float:
         """In how many seconds the bot may try again."""
-        too_many = self._not_run_out(now) + 1 - self.burst
         until = max(self.network_until, self.loss_until, self.told_until)
-        return max(0, until - now, too_many * IDENTIFY_EVERY)
+        return max(until - now, self.identify_wait(now))
 
 
 # --- What all bots share: one pool of connections, and one way into the internet -------------------------------------
@@ -661,8 +668,8 @@ class Gateway:
         self.shards = 1
         self.max_concurrency = 1
         self.launched = 0  # connections since connect() was called
-        self.has_session = False
         self.leaving = False
+        entry.pace.has_session = False
         self._next_identify: dict[int, float] = collections.defaultdict(float)
         # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
         # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
@@ -678,12 +685,13 @@ class Gateway:
             self.client.shard_connect_timeout = None  # the waits here may be longer
             self.client.shard_count = self.client.shard_count or starts.shards
             self.shards = len(self.client.shard_ids or range(self.client.shard_count))
-        self.entry.pace.burst = IDENTIFY_BURST + 2 * (self.shards - 1)
+        self.entry.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
 
     def listen(self) -> None:
         """Hear when a connection is up. Any client has `wait_for`, whose check is called at each such event."""
+        prefix = "shard_" if isinstance(self.client, discord.AutoShardedClient) else ""
         for event in ("connect", "resumed"):
-            self.client.wait_for(event, check=self._on_up).close()  # the wait itself is never begun
+            self.client.wait_for(prefix + event, check=self._on_up).close()  # the wait itself is never begun
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
@@ -708,7 +716,7 @@ class Gateway:
 
     def _needs_new_session(self) -> bool:
         """Whether `connect()` is to be called again. Where it launches others shards too, discord.py has to do."""
-        needed = not self.has_session and self.shards == 1
+        needed = self.shards == 1 and not self.entry.pace.has_session
         if needed:
             self.launched = 0
         return needed
@@ -721,7 +729,7 @@ class Gateway:
             return
         for ws in lost:
             if ws.sent_code == 1000 and not ws.received_code:
-                self.has_session = False
+                self.entry.pace.has_session = False
             if ws.close_code in FINAL_CLOSE_CODES:
                 # discord.py launches all shards before it looks how the first one fared.
                 self.entry.give_up(discord.ConnectionClosed(ws, shard_id=None))
@@ -758,22 +766,21 @@ class Gateway:
         await asyncio.sleep(allowed_at - now)
         await self._before_identify(shard_id, initial=True)  # which then does not wait
 
-    def _on_up(self, *_: object) -> bool:
-        for ws in self.sockets:
-            if not ws.is_up:
-                ws.is_up = True
-                break
-        self.has_session = True
-        if len(self.sockets) == self.shards and all(ws.is_up for ws in self.sockets):
+    def _on_up(self, shard_id: int | None = None) -> bool:
+        # Not public, and the only way to the WebSocket of one shard.
+        ws = self.client._get_websocket(shard_id=shard_id).socket
+        if isinstance(ws, GatewaySocket):
+            ws.is_up = True
+        self.entry.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
+        up = [ws for ws in self.sockets if ws.is_up and not ws.closed]
+        if len(up) == self.shards:
             self.entry.set_ready()
         return False  # the next event is heard too
 
     def _give_up_unless_up(self, ws: GatewaySocket) -> None:
         if not ws.is_up and not ws.closed:
             log.warning("Discord does not answer at the gateway.")
-            # Nobody says whose answer is missing. The other shards go on where they were.
-            closing = [each.close(code=4000) for each in self.sockets]
-            self._closing = asyncio.gather(*closing, return_exceptions=True)
+            self._closing = asyncio.create_task(ws.close(code=4000))
 
     async def leave(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
@@ -967,7 +974,8 @@ class Entry:
                 await self.pause()
             except AttributeError:
                 # A plain client whose first connection fails: https://github.com/Rapptz/discord.py/issues/10520
-                if isinstance(client, discord.AutoShardedClient) or client.ws is not None:
+                is_plain = not isinstance(client, discord.AutoShardedClient)
+                if not (is_plain and client.ws is None and gateway.launched):
                     raise
             else:
                 break
@@ -1059,13 +1067,17 @@ class Entry:
     def _delay(self) -> float:
         """In how many seconds it may try again."""
         now = time.monotonic()
-        return max(self.pace.wait(now), self._network.blocked_until - now)  # the first is never below 0
+        return max(self.pace.wait(now), self._network.blocked_until - now)
 
     async def pause(self) -> None:
         """Wait until it may try again."""
+        crowded = self.pace.identify_wait(time.monotonic())
+        if crowded:
+            log.warning("This bot has started too many sessions. The next one comes in %s.", in_words(crowded))
+            self.set_state("retrying")
         while True:
             delay = self._delay()
-            if not delay:
+            if delay <= 0:
                 return
             if self._network.blocked_until > time.monotonic():
                 # After a block the bots come one by one, so that the first finds out for all whether it is over.

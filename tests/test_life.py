@@ -199,7 +199,7 @@ async def test_a_login_without_an_answer_delays_nobody_and_can_be_stopped(
 async def test_a_login_without_an_answer_is_given_up_and_tried_again(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.hang(), times=1)
-    program.change_script("LOGIN_TIMEOUT = 60", "LOGIN_TIMEOUT = 1")
+    program.change_script("LOGIN_TIMEOUT = 30", "LOGIN_TIMEOUT = 1")
     program.write_env(bot)
     await program.start()
     await program.logged("Discord does not answer")

@@ -88,7 +88,7 @@ async def test_a_rate_limit_of_discord_is_waited_for(program: Program, discord: 
 async def test_a_rate_limit_that_is_long_is_waited_for_too(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.rate_limited(4), times=1)
-    program.change_script("LOGIN_TIMEOUT = 60", "LOGIN_TIMEOUT = 2")
+    program.change_script("LOGIN_TIMEOUT = 30", "LOGIN_TIMEOUT = 2")
     program.write_env(bot)
     await program.start()
     await program.logged("Discord asks this bot to wait 4 s")

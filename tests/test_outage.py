@@ -36,7 +36,7 @@ PLAIN = """
                 await message.channel.send(f"number {self.count}")
     """
 CLIENT = "self._live(Bot(self.settings))"
-SHORT_WAITS = (("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"), ("NETWORK_DELAY = 30", "NETWORK_DELAY = 1"))
+SHORT_WAITS = (("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"), ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"))
 
 
 def write(program: Program, name: str, code: str) -> None:
@@ -121,12 +121,14 @@ async def test_a_plain_client_comes_up_though_its_first_connection_is(
     program.assert_clean()
 
 
-@pytest.mark.parametrize("kind", ["default", "plain"])
+@pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
 async def test_a_session_that_is_over_is_no_failure(kind: str, program: Program, discord: LocalDiscord) -> None:
-    bot = discord.add_bot("bot")
+    guilds = [discord.guild, Guild("another", id=discord.guild.id + (1 << 22))]
+    bot = discord.add_bot("bot", guilds=guilds, shards=2 if kind == "two shards" else 1)
     if kind == "plain":
         use_plain_client(program)
-    program.change_script("NETWORK_DELAY = 30", "NETWORK_DELAY = 1")
+    program.change_script("NETWORK_DELAY = 25", "NETWORK_DELAY = 1")
+    program.change_script("READY_TIMEOUT = 60", "READY_TIMEOUT = 8")
     program.write_env(bot)
     await program.start()
     await program.logged("ready as bot")
@@ -135,8 +137,10 @@ async def test_a_session_that_is_over_is_no_failure(kind: str, program: Program,
     bot.forget_sessions()
     await discord.start()
     await program.logged("ready as bot", times=2)
-    assert (len(bot.identifies), len(bot.resumes)) == (2, 1)
-    assert program.stderr.count("The gateway connection was lost") == 1
+    assert (len(bot.identifies), len(bot.resumes)) == (2 * bot.shards, bot.shards)
+    assert program.stderr.count("The gateway connection was lost") == bot.shards
+    await asyncio.sleep(8 if kind == "two shards" else 0)
+    assert "does not answer at the gateway" not in program.stderr
     assert await program.stop() == 0
     program.assert_clean()
 
@@ -214,7 +218,7 @@ async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
     program: Program, discord: LocalDiscord
 ) -> None:
     bot = discord.add_bot("bot")
-    program.change_script("NETWORK_DELAY = 30", "NETWORK_DELAY = 1")
+    program.change_script("NETWORK_DELAY = 25", "NETWORK_DELAY = 1")
     program.write_env(bot)
     await program.start()
     await program.logged("ready as bot")
