@@ -2,6 +2,7 @@
 
 python -m tests.benchmark.days
 python -m tests.benchmark.days --only "network away" --kind plain --log
+python -m tests.benchmark.days --only forgotten --shards 3
 
 The real program and the local Discord run in one event loop, over real sockets, by a clock that jumps to the next timer
 whenever no socket has anything to read. Each kind of trouble ends an hour before the day does. A row that breaks a
@@ -17,6 +18,7 @@ import bisect
 import concurrent.futures  # noqa: F401
 import contextlib
 import logging
+import os
 import queue  # noqa: F401
 import random
 import selectors
@@ -27,6 +29,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -142,9 +145,9 @@ class Log(logging.Handler):
 class Day:
     """One day of one bot."""
 
-    def __init__(self, server: LocalDiscord, folder: Path, log: Log) -> None:
+    def __init__(self, server: LocalDiscord, shards: int, folder: Path, log: Log) -> None:
         self.server = server
-        self.account = server.add_bot("bot")
+        self.account = server.add_bot("bot", shards=shards)
         self.folder = folder
         self.log = log
         self.env_file = folder / ".env"
@@ -156,6 +159,7 @@ class Day:
         self.troubles = 0  # that have ended
         self.lowest_remaining = self.remaining
         self.longest_stop = 0.0
+        self.is_silent = False
         self._trouble_ended: float | None = None
         self._counted_until = clock.monotonic() + DAY
         clock.on_jump = self.look
@@ -195,7 +199,7 @@ class Day:
                 self._counted_until += DAY
             self.account.reset_after = self._counted_until - now
             for connection in list(self.server.connections):
-                if connection.ws.prepared and not connection.ws.closed:
+                if connection.ws.prepared and not connection.ws.closed and not self.is_silent:
                     await connection.send({"op": 0, "t": "NOTHING", "s": None, "d": {}})
             await asyncio.sleep(SIGN_OF_LIFE)
 
@@ -276,9 +280,25 @@ async def network_away(day: Day, *, seconds: float, every: float, is_forgotten: 
         await day.server.stop()
         if is_forgotten:
             day.account.forget_sessions()
-        await asyncio.sleep(seconds)
-        await day.server.start()
-        day.trouble_ends()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            await day.server.start()
+            day.trouble_ends()
+
+
+async def network_silent(day: Day, *, seconds: float, every: float) -> None:
+    """Nothing that is sent arrives, and nobody is told."""
+    while True:
+        await asyncio.sleep(every - seconds)
+        day.is_silent = True
+        await always(day, REST=faults.hang(), upgrade=faults.hang())
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            day.is_silent = False
+            day.server.heal()
+            day.trouble_ends()
 
 
 async def setup_fails(day: Day) -> None:
@@ -341,11 +361,13 @@ TROUBLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "upgrade: 503": (always, {"upgrade": faults.status(503)}),
     "upgrade: no answer": (always, {"upgrade": faults.hang()}),
     "REST: 500": (always, {"REST": faults.status(500)}),
+    "REST: no answer": (always, {"REST": faults.hang()}),
     "REST: 503": (always, {"REST": faults.status(503)}),
     "network away 6 minutes an hour, kept": (network_away, {"seconds": 360, "every": HOUR, **kept}),
     "network away 6 minutes an hour, forgotten": (network_away, {"seconds": 360, "every": HOUR, **forgotten}),
     "network away an hour of 4, kept": (network_away, {"seconds": HOUR, "every": 4 * HOUR, **kept}),
     "network away an hour of 4, forgotten": (network_away, {"seconds": HOUR, "every": 4 * HOUR, **forgotten}),
+    "network silent 6 minutes an hour": (network_silent, {"seconds": 360, "every": HOUR}),
     "setup: OSError for 10 minutes": (setup_fails, {}),
     "blocked for an hour": (blocked, {"says_how_long": True}),
     "blocked for an hour, not said how long": (blocked, {"says_how_long": False}),
@@ -356,14 +378,14 @@ OUTAGES = ("upgrade", "REST", "network", "setup")  # nothing is reached: then th
 
 
 # --- All the days -----------------------------------------------------------------------------------------------------
-async def live(name: str, hours: float, log: Log) -> dict[str, Any]:
+async def live(name: str, hours: float, shards: int, log: Log) -> dict[str, Any]:
     trouble, options = TROUBLES[name]
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
         async with LocalDiscord() as server:
             server.heartbeat_interval_ms = DAY * 1000  # discord.py's threads for them live in real time
             redirect(server.url)
-            day = Day(server, Path(folder), log)
+            day = Day(server, shards, Path(folder), log)
             discords = asyncio.create_task(day.be_discord())
             troubling = asyncio.create_task(trouble(day, **options))
             await asyncio.sleep(0)
@@ -404,6 +426,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=24, help="how long a day is (%(default)s)")
     parser.add_argument("--only", default="", metavar="NAME", help="just the troubles with this in their name")
     parser.add_argument("--kind", choices=("default", "plain"), default="default", help="of the bot (%(default)s)")
+    parser.add_argument("--shards", type=int, default=1, help="of the default bot (%(default)s)")
     parser.add_argument("--log", action="store_true", help="show the program's log on stderr")
     options = parser.parse_args()
     if options.kind == "plain":
@@ -417,8 +440,9 @@ def main() -> int:
         log = Log(is_shown=options.log)
         logging.getLogger().handlers = [log]
         began = time.perf_counter()
-        with asyncio.Runner(loop_factory=JumpingLoop) as loop_runner:
-            figures = loop_runner.run(live(name, options.hours, log))
+        # What the env file sets would be there on the next day too.
+        with mock.patch.dict(os.environ), asyncio.Runner(loop_factory=JumpingLoop) as loop_runner:
+            figures = loop_runner.run(live(name, options.hours, options.shards, log))
         if name == names[0]:
             print(f"| {' | '.join(figures)} |\n|{' --- |' * len(figures)}")
         print(f"| {' | '.join(map(str, figures.values()))} |", flush=True)
