@@ -37,6 +37,8 @@ LAST_IDENTIFIES = 300  # what a process stays below in any 24 hours
 LEAST_REMAINING = 200
 BACK_WITHIN = 60  # seconds after an outage
 LOG_LINES = 500  # of an outage
+MISJUDGED = 60  # seconds a day in which the program is wrong about whether its bot is ready
+STOPPED_WITHIN = 10  # seconds
 SIGN_OF_LIFE = 30  # seconds; discord.py gives a connection up after 60 without a message
 
 
@@ -246,7 +248,8 @@ class Day:
             "remaining": self.lowest_remaining < LEAST_REMAINING,
             "back late": is_outage and self.longest_return > BACK_WITHIN,
             "log": is_outage and self.log.lines > LOG_LINES * self.troubles,
-            "stop": self.longest_stop > 10,
+            "state": self.misjudged_seconds > MISJUDGED,
+            "stop": self.longest_stop > STOPPED_WITHIN,
             "ended": self._program.done() and bool(self._program.result()),
         }
         return ", ".join(promise for promise, is_broken in broken.items() if is_broken)
