@@ -46,6 +46,7 @@ import enum
 import functools
 import gc
 import io
+import json
 import logging
 import random
 import re
@@ -79,6 +80,7 @@ FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 LOGIN_TIMEOUT = 30
 SETUP_TIMEOUT = 60
 CONNECT_TIMEOUT = 30
+HELLO_TIMEOUT = 10  # from the connection to HELLO
 READY_TIMEOUT = 60  # from the connection to READY or RESUMED
 HAND_BACK_AFTER = 45  # discord.py waits 60 for a connection
 NETWORK_DELAY = 25  # the longest wait between two attempts that reach nothing
@@ -91,12 +93,13 @@ FORGIVE_AFTER = 300
 IDENTIFY_BURST = 40
 IDENTIFY_EVERY = 360
 IDENTIFY_RESERVE = 500
+RESUME = 6  # the opcode: https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
 IDENTIFY_GAP = 5  # between two IDENTIFYs of shards that have the same remainder by max_concurrency
 BLOCK_DELAY = 60  # a block of the IP address that does not say how long it lasts
 BLOCK_SPREAD = 5
 KEEP_ALIVE = 60  # how long a connection for requests is kept after its last one
 SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
-LEAVE_TIMEOUT = 1.5  # for Discord's answer to a close
+GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 # How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the rest.
 CLEANUP_UNTIL = 5
 TASKS_UNTIL = 8
@@ -523,6 +526,7 @@ class Pace:
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # those that are not forgotten yet
         self._identifies = self._counted_at = 0.0  # as a bucket that runs empty: what was in it, and when
+        self._next_identify: dict[int, float] = collections.defaultdict(float)  # of each group of shards
 
     def not_reached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
@@ -543,10 +547,13 @@ class Pace:
     def told(self, now: float, seconds: float) -> None:
         self.told_until = max(self.told_until, now + seconds)
 
-    def identified(self, now: float) -> None:
-        """An IDENTIFY is about to be sent."""
+    def identified(self, now: float, group: int = 0) -> float:
+        """An IDENTIFY is about to be sent, by a shard of this group. Returns when it may be."""
         self._identifies = self._not_run_out(now) + 1
         self._counted_at = now
+        allowed_at = max(now, self._next_identify[group])
+        self._next_identify[group] = allowed_at + IDENTIFY_GAP
+        return allowed_at
 
     def _not_run_out(self, now: float) -> float:
         return max(0, self._identifies - (now - self._counted_at) / IDENTIFY_EVERY)
@@ -613,28 +620,67 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     """
 
     leaving = False
-    identified = False  # an IDENTIFY was sent on it
     is_up = False  # Discord has answered with READY or RESUMED
     sent_code: int | None = None
     received_code: int | None = None
     goodbye: asyncio.Task[bool] | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sent: set[int] = set()  # the opcodes of what discord.py has sent; the first is its answer to HELLO
+        self.timers: list[asyncio.TimerHandle] = []
+
     @property
     def close_code(self) -> int | None:
         return self.received_code or super().close_code
+
+    async def send_str(self, data: str, compress: int | None = None) -> None:
+        self.sent.add(json.loads(data)["op"])
+        try:
+            await super().send_str(data, compress)
+        except ConnectionResetError as error:
+            raise connection_reset() from error
 
     async def close(self, *, code: int = 4000, message: bytes = b"") -> bool:
         if self.goodbye is None:
             self.sent_code = 1000 if self.leaving else code
             self.received_code = self.close_code
             # A task, because a caller that is cancelled in the middle would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(super().close(code=self.sent_code, message=message))
+            self.goodbye = asyncio.create_task(self._say_goodbye(message))
         return await asyncio.shield(self.goodbye)
+
+    async def _say_goodbye(self, message: bytes) -> bool:
+        try:
+            async with asyncio.timeout(GOODBYE_TIMEOUT):
+                return await super().close(code=self.sent_code or 1000, message=message)
+        except TimeoutError:  # a dead connection; discord.py allows 30 s, and its own limit for a new one goes on
+            return True
+
+    def give_up(self) -> None:
+        """Close it, and wait for nobody."""
+        self.stop_timers()
+        self._closing_it = asyncio.create_task(self.close())
+
+    def stop_timers(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+
+    @property
+    def is_session_over(self) -> bool:
+        """Whether discord.py has left with 1000, as it does after INVALID SESSION."""
+        return self.sent_code == 1000 and not self.received_code
 
     @property
     def is_refused_resume(self) -> bool:
-        """Whether discord.py left because the session of a RESUME is over: with 1000, and without an IDENTIFY."""
-        return self.sent_code == 1000 and not self.received_code and not self.identified
+        return self.is_session_over and RESUME in self.sent
+
+
+def connection_reset() -> OSError:
+    """The error after which discord.py tries a RESUME, on every system; after any other network error, an IDENTIFY.
+
+    It looks for two numbers, 54 and 10054, in `Client.connect` and `Shard._handle_disconnect`. Linux has another.
+    """
+    return ConnectionResetError(10054, "The connection to Discord was lost")
 
 
 class NewSession(Exception):
@@ -653,9 +699,12 @@ class Starts:
 
 async def ask_for_starts(client: discord.Client) -> Starts:
     """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        shards, _, limit = await client.http.get_bot_gateway()
-    return Starts(shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"])
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            shards, _, limit = await client.http.get_bot_gateway()
+        return Starts(shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"])
+    except (TypeError, KeyError, ValueError):
+        raise aiohttp.ClientError("The answer is not Discord's") from None
 
 
 class Gateway:
@@ -668,9 +717,7 @@ class Gateway:
         self.shards = 1
         self.max_concurrency = 1
         self.launched = 0  # connections since connect() was called
-        self.leaving = False
         entry.pace.has_session = False
-        self._next_identify: dict[int, float] = collections.defaultdict(float)
         # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
         # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
         self._connect = client.http.ws_connect
@@ -701,34 +748,49 @@ class Gateway:
         if self.launched and self._needs_new_session():
             raise NewSession
         try:
-            async with asyncio.timeout(self._patience()):
+            async with asyncio.timeout(None if self._is_launching() else HAND_BACK_AFTER):
                 ws = await self._connect_when_allowed(url)
         except TimeoutError:
             if self._needs_new_session():
                 raise NewSession from None
-            # discord.py would end its wait soon. After this error of Windows it tries a RESUME again, whatever the
-            # system and the client are (Client.connect, Shard._handle_disconnect); after any other, an IDENTIFY.
-            raise ConnectionResetError(10054, "The wait goes on") from None
+            raise connection_reset() from None  # discord.py itself would end the wait soon
+        if self.entry.is_leaving:
+            ws.leaving = True
+            await ws.close()
+            await asyncio.get_running_loop().create_future()  # until the client's end cancels it
         self.launched += 1
         self.sockets.append(ws)
-        asyncio.get_running_loop().call_later(READY_TIMEOUT, self._give_up_unless_up, ws)
+        loop = asyncio.get_running_loop()
+        ws.timers = [
+            loop.call_later(HELLO_TIMEOUT, self._give_up_unless, ws, lambda: ws.sent),
+            loop.call_later(READY_TIMEOUT, self._give_up_unless, ws, lambda: ws.is_up),
+        ]
         return ws
 
+    def _is_launching(self) -> bool:
+        """Whether discord.py makes a client's first connections, for which it has no limit and knows no session."""
+        if not isinstance(self.client, discord.AutoShardedClient):
+            return False
+        return self.launched < self.shards or len(self.client.shards) < self.shards
+
     def _needs_new_session(self) -> bool:
-        """Whether `connect()` is to be called again. Where it launches others shards too, discord.py has to do."""
-        needed = self.shards == 1 and not self.entry.pace.has_session
+        """Whether `connect()` is to be called again. Where it launches other shards too, discord.py has to do."""
+        needed = self.shards == 1 and not self.entry.pace.has_session and not self._is_launching()
         if needed:
-            self.launched = 0
+            self.launched = 0  # also where discord.py takes no notice, as in the launch of a shard
         return needed
 
     def _count_lost(self) -> None:
-        """Count the connections that have ended since."""
-        lost = [ws for ws in self.sockets if ws.closed]
-        self.sockets = [ws for ws in self.sockets if not ws.closed]
-        if self.leaving:
+        """Count the connections that have ended since the last one was asked for."""
+        if self.shards == 1:
+            for ws in self.sockets:  # discord.py gives some up without a word, such as one without HELLO
+                ws.give_up()
+        lost = [ws for ws in self.sockets if ws.goodbye or ws.closed]
+        self.sockets = [ws for ws in self.sockets if ws not in lost]
+        if self.entry.is_leaving:
             return
         for ws in lost:
-            if ws.sent_code == 1000 and not ws.received_code:
+            if ws.is_session_over:
                 self.entry.pace.has_session = False
             if ws.close_code in FINAL_CLOSE_CODES:
                 # discord.py launches all shards before it looks how the first one fared.
@@ -736,16 +798,9 @@ class Gateway:
             elif not ws.is_refused_resume:
                 self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
 
-    def _patience(self) -> float | None:
-        """Seconds until discord.py would end its wait; None where it has no limit."""
-        launching = isinstance(self.client, discord.AutoShardedClient) and self.launched < self.shards
-        return None if launching else HAND_BACK_AFTER
-
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
         while True:
             await self.entry.pause()
-            if self.leaving or self.entry.is_leaving:
-                await asyncio.get_running_loop().create_future()  # until the client's end cancels it
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     ws = await self._connect(url)
@@ -757,12 +812,8 @@ class Gateway:
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Before discord.py's hook, whose 5 seconds are too long for a large bot and too short after a new session."""
-        self.sockets[-1].identified = True
         now = time.monotonic()
-        self.entry.pace.identified(now)
-        group = (shard_id or 0) % self.max_concurrency
-        allowed_at = max(now, self._next_identify[group])
-        self._next_identify[group] = allowed_at + IDENTIFY_GAP
+        allowed_at = self.entry.pace.identified(now, (shard_id or 0) % self.max_concurrency)
         await asyncio.sleep(allowed_at - now)
         await self._before_identify(shard_id, initial=True)  # which then does not wait
 
@@ -771,23 +822,24 @@ class Gateway:
         ws = self.client._get_websocket(shard_id=shard_id).socket
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
+            ws.stop_timers()
         self.entry.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
         up = [ws for ws in self.sockets if ws.is_up and not ws.closed]
         if len(up) == self.shards:
             self.entry.set_ready()
         return False  # the next event is heard too
 
-    def _give_up_unless_up(self, ws: GatewaySocket) -> None:
-        if not ws.is_up and not ws.closed:
+    def _give_up_unless(self, ws: GatewaySocket, goes_on: Callable[[], object]) -> None:
+        if not goes_on() and not ws.closed:
             log.warning("Discord does not answer at the gateway.")
-            self._closing = asyncio.create_task(ws.close(code=4000))
+            ws.give_up()
 
     async def leave(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
-        self.leaving = True
         for ws in self.sockets:
             ws.leaving = True
-        await asyncio.gather(*(ws.close(code=1000) for ws in self.sockets), return_exceptions=True)
+            ws.give_up()
+        await asyncio.gather(*(ws.close() for ws in self.sockets), return_exceptions=True)
 
 
 discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
@@ -800,10 +852,11 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     Raises `SetupFailed`, or what discord.py raises.
     """
     set_up = client.setup_hook
+    own_limit = client.http.max_ratelimit_timeout
 
     async def set_up_in_time() -> None:
         limit.reschedule(None)
-        client.http.max_ratelimit_timeout = None
+        client.http.max_ratelimit_timeout = own_limit
         try:
             async with asyncio.timeout(SETUP_TIMEOUT) as setup_limit:
                 await set_up()
@@ -845,11 +898,11 @@ def files_of(client: discord.Client) -> tuple[str, ...]:
     """How the names of files begin whose tasks are this client's: discord.py's, its class's and its extensions'."""
     modules = [sys.modules.get(type(client).__module__)]
     modules += getattr(client, "extensions", {}).values()
-    files = [DISCORD_FOLDER, ASYNCIO_FOLDER]
+    files = [DISCORD_FOLDER + os.sep, ASYNCIO_FOLDER + os.sep]
     for module in modules:
         file = getattr(module, "__file__", None) or ""
         if os.path.basename(file) == "__init__.py":
-            file = os.path.dirname(file)
+            file = file.removesuffix("__init__.py")
         if file:
             files.append(file)
     return tuple(files)
@@ -902,7 +955,7 @@ class Entry:
 
     def want(self, settings: BotSettings | None) -> None:
         """Run with these settings from now on, or end. One client leaves before the next one starts."""
-        if settings == self.wanted == self.settings:
+        if settings == self.wanted == self.settings and not self.is_leaving:
             self.settings = settings  # with another name or number, perhaps
         elif not self.event.is_set():
             self.set_state("starting")
@@ -927,6 +980,7 @@ class Entry:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
             raise
         finally:
+            self.client = None
             self.event.set()
             self.set_state("stopped")
 
@@ -942,7 +996,8 @@ class Entry:
         """One client's life, from its log-in to its end. Returns whether there is to be another one."""
         self.client = client
         close = client.close
-        client.close = self._close  # type: ignore[method-assign]  # for whoever closes it
+        # For whoever closes it. A client that has ended already is not the one that this is asked of.
+        client.close = functools.partial(self._close, client)  # type: ignore[method-assign]
         gateway = Gateway(client, self)
         await client.__aenter__()
         gateway.listen()
@@ -972,10 +1027,9 @@ class Entry:
                 await client.connect()
             except NewSession:
                 await self.pause()
-            except AttributeError:
+            except AttributeError as error:
                 # A plain client whose first connection fails: https://github.com/Rapptz/discord.py/issues/10520
-                is_plain = not isinstance(client, discord.AutoShardedClient)
-                if not (is_plain and client.ws is None and gateway.launched):
+                if error.name != "sequence":
                     raise
             else:
                 break
@@ -988,7 +1042,7 @@ class Entry:
                 if starts.remaining >= IDENTIFY_RESERVE + starts.shards - 1:
                     return starts
                 text = f"Discord lets this bot connect only {starts.remaining} times more before it resets the token."
-                failure = Failure(text, Kind.TOLD, wait=starts.reset_after)
+                failure = Failure(text, Kind.TOLD, wait=max(starts.reset_after, IDENTIFY_GAP))
             except Exception as error:
                 failure = diagnose(error, self.settings, client)
                 if failure.kind is Kind.FINAL:
@@ -1000,11 +1054,12 @@ class Entry:
         self, client: discord.Client, gateway: Gateway, close: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         """One client's end: its own clean-up while all of it lives, then Discord, its tasks, and the client itself."""
+        self.leave()  # if it ends by itself
         began = asyncio.get_running_loop().time()
         files = files_of(client)
         if not await finish(clean_up(client), began + CLEANUP_UNTIL):
             log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL)
-        await finish(gateway.leave(), asyncio.get_running_loop().time() + LEAVE_TIMEOUT)
+        await gateway.leave()
         its = {task for task in tasks[self.settings.token] if is_from(task, files)}
         its -= {self._running, *self._closers}
         await cancel(its, began + TASKS_UNTIL)
@@ -1029,10 +1084,11 @@ class Entry:
         self._error = error
         self.leave()
 
-    async def _close(self) -> None:
-        """In the place of `client.close()`: ask for the end, and wait for it."""
+    async def _close(self, client: discord.Client) -> None:
+        """In the place of `client.close()`: ask for the end, and wait for it, unless it has begun."""
         task = asyncio.current_task()
-        if task is self._running and self._connecting:  # discord.py itself: what connect() raises next says why
+        is_discord_py = task is self._running and self._connecting  # what connect() raises next says why
+        if client is not self.client or self.is_leaving or is_discord_py:
             return
         self.leave()
         if task is not self._running:
@@ -1346,11 +1402,18 @@ class Signals:
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS + OTHER_SIGNALS:
-            signal.signal(number, lambda *_: None)  # Windows has no loop.add_signal_handler
+            signal.signal(number, self._pass_on)  # Windows has no loop.add_signal_handler
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         if sys.platform == "win32":
             handle_closed_console()
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        """Tell the thread where it does not hear by itself: a handler that a bot has through asyncio takes over."""
+        heard_by = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(heard_by, warn_on_full_buffer=False)
+        if heard_by != self._sender.fileno():
+            self._sender.send(bytes([number]))
 
     def start_deadline(self, code: int) -> None:
         """All bots have ended: whatever else is still busy has a limit from now on. Then the exit code is this."""
@@ -1368,6 +1431,8 @@ class Signals:
             except TimeoutError:
                 os.write(2, b"Some code of a bot does not stop. The program ends without it.\n")
                 end_now(self._code)
+            if number and number not in STOP_SIGNALS + OTHER_SIGNALS:
+                continue  # another one, for which a bot has a handler
             if self._deadline is None and (number == 0 or self._is_stop(number)):
                 self._deadline = time.monotonic() + STOP_TIMEOUT
             if number:
@@ -1469,16 +1534,19 @@ def write_without_tokens(write: Callable[[str], int], text: str) -> int:
     return write(text)
 
 
+FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and discord.shard
+
+
 def name_the_bot(record: logging.LogRecord) -> bool:
     """A log filter that puts the bot's name before the message."""
     # discord.py's keep-alive threads run in no context, but have the gateway connection, which has the token.
     keep_alive = getattr(threading.current_thread(), "ws", None)
     name = names.get(running_token.get() or getattr(keep_alive, "token", ""))
-    if name:
-        record.msg = f"[{name.replace('%', '%%') if record.args else name}] {record.msg}"
-    if record.name == "discord.shard" and record.exc_info:  # not a traceback for each connection that fails
+    if record.exc_info and str(record.msg).startswith(FAILED_CONNECTION):  # not a traceback for each of them
         why = repr(record.exc_info[1]).replace("%", "%%")
         record.msg, record.exc_info = f"{record.msg} ({why})", None
+    if name:
+        record.msg = f"[{name.replace('%', '%%') if record.args else name}] {record.msg}"
     return True
 
 

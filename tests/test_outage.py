@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import textwrap
+import time
 
 import pytest
 
@@ -465,4 +466,221 @@ async def test_a_bot_that_comes_back_uses_the_connections_that_are_open(
     await until(lambda: one.messages and two.messages)
     assert len(discord.rest_connections) == connections
     assert await program.stop() == 0
+    program.assert_clean()
+
+
+# --- Odd things that discord.py, Discord and bots do
+
+
+@pytest.mark.parametrize("kind", ["default", "plain"])
+async def test_an_invalid_session_in_the_place_of_hello_is_no_tight_loop(
+    kind: str, program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    if kind == "plain":
+        use_plain_client(program)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    discord.fail("connect", faults.invalid_session())
+    before = discord.opened
+    await bot.live[0].close(4000)
+    await asyncio.sleep(4)
+    assert discord.opened - before < 15
+    assert await program.stop() == 0
+
+
+async def test_a_count_that_begins_anew_at_once_is_no_tight_loop(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot", used_before=600, reset_after=0)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("Trying again in")
+    await asyncio.sleep(3)
+    assert bot.requests.count("GET /gateway/bot") < 4
+    assert await program.stop() == 0
+
+
+async def test_a_page_in_the_place_of_discords_count_is_tried_again(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    bot.fail("GET /gateway/bot", faults.captive_portal(), times=1)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    assert bot.requests.count("GET /users/@me") == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+# discord.py ends its wait for a connection, HELLO included, after 60 seconds. Here it does after 7.
+SHORT_PATIENCE = """
+import types
+wait_for = asyncio.wait_for
+impatient = types.SimpleNamespace(**vars(asyncio))
+impatient.wait_for = lambda work, timeout=None: wait_for(work, 7 if timeout == 60.0 else timeout)
+discord.shard.asyncio = discord.client.asyncio = impatient
+"""
+
+
+@pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
+async def test_a_connection_without_hello_costs_no_session(kind: str, program: Program, discord: LocalDiscord) -> None:
+    guilds = [discord.guild, Guild("another", id=discord.guild.id + (1 << 22))]
+    bot = discord.add_bot("bot", guilds=guilds, shards=2 if kind == "two shards" else 1, max_concurrency=2)
+    program.change_script("discord.http.Discord", SHORT_PATIENCE + "discord.http.Discord")
+    program.change_script("HELLO_TIMEOUT = 10", "HELLO_TIMEOUT = 2")
+    program.change_script("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1")
+    if kind == "plain":
+        use_plain_client(program)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    discord.fail("connect", faults.hang(30), times=1)
+    for connection in list(discord.connections):
+        await faults.drop()(connection)
+    await program.logged("ready as bot", times=2)
+    assert len(bot.identifies) == bot.shards
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_connection_that_is_cut_before_identify_is_followed_by_another(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    use_plain_client(program)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    bot.forget_sessions()
+    discord.fail("connect", faults.pass_by(), times=1)  # the RESUME, which is refused
+    discord.fail("connect", faults.hello_and_drop(), times=1)
+    await bot.live[0].close(4000)
+    await program.logged("ready as bot", times=2)
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+WORKS_ON = """
+    async def cog_load(self):
+        if not os.path.exists("once"):
+            open("once", "w").close()
+            self.task = asyncio.create_task(self.work())
+
+    async def work(self):
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(%s)
+            await self.bot.close()
+    """
+
+
+async def test_a_client_that_has_ended_cannot_close_the_next_one(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.change_script("TASKS_UNTIL = 8", "TASKS_UNTIL = 0.1")
+    program.extend(WORKS_ON % 3)
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    program.write_env(bot, extra="DISCORD_BOT_PREFIX1=?")
+    await program.logged("ready as bot", times=2)
+    await asyncio.sleep(3)
+    assert bot.ready
+    assert "closed itself" not in program.stderr
+    assert await program.stop() == 0
+
+
+@pytest.mark.parametrize("where", ["finally", "cog_unload"])
+async def test_a_close_in_a_bots_own_clean_up_does_not_wait_for_itself(
+    where: str, program: Program, discord: LocalDiscord
+) -> None:
+    program.extend(WORKS_ON % 0 if where == "finally" else "async def cog_unload(self):\n    await self.bot.close()\n")
+    program.write_env(discord.add_bot("bot"))
+    await program.start()
+    await program.logged("ready as bot")
+    started = time.monotonic()
+    assert await program.stop() == 0
+    assert time.monotonic() - started < 4
+    program.assert_clean()
+
+
+async def test_a_stop_while_a_connection_is_being_made_starts_no_session(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    discord.fail("upgrade", faults.hang(1.5))
+    program.extend(WORKS_ON % 3)
+    program.write_env(bot)
+    await program.start()
+    await until(lambda: "GET /gateway/bot" in bot.requests)
+    await asyncio.sleep(0.5)
+    assert await program.stop() == 0
+    assert not bot.identifies
+    assert "ready as bot" not in program.stderr
+    program.assert_clean()
+
+
+@needs_posix_signals
+async def test_a_save_while_a_refused_bot_ends_starts_it_again(program: Program, discord: LocalDiscord) -> None:
+    bot, other = discord.add_bot("bot"), discord.add_bot("other")
+    program.extend("async def cog_unload(self):\n    await asyncio.sleep(2)\n")
+    program.write_env(bot, other)
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await bot.live[0].close(4014)
+    await asyncio.sleep(0.5)
+    program.send(signal.SIGHUP)
+    await program.logged("ready as bot", times=2)
+    assert await program.stop() == 0
+
+
+async def test_a_client_that_was_replaced_is_freed(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    discord.heartbeat_interval_ms = 500
+    code = """
+        import gc, sys, weakref
+
+        async def on_message(message):
+            if message.content == "alive":
+                gc.collect()
+                await message.channel.send(str(sum(client() is not None for client in sys.clients)))
+
+        async def setup(bot):
+            sys.clients = [*getattr(sys, "clients", []), weakref.ref(bot)]
+            bot.add_listener(on_message)
+        """
+    write(program, "alive.py", code)
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=alive")
+    await program.start()
+    await program.logged("ready as bot")
+    for turn in range(2):
+        program.write_env(bot, extra=f"DISCORD_BOT_EXTENSIONS1=alive\nDISCORD_BOT_PREFIX1={turn}")
+        await program.logged("ready as bot", times=2 + turn)
+    await asyncio.sleep(3)
+    await discord.say("alive")
+    await until(lambda: bot.messages)
+    assert contents(bot) == ["1"]
+    assert await program.stop() == 0
+
+
+HANDLERS = {
+    "asyncio": "asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, lambda: None)",
+    "an odd signal": "signal.signal(signal.SIGRTMIN + 3, lambda *_: None)",
+}
+
+
+@needs_posix_signals
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="needs real-time signals")
+@pytest.mark.parametrize("kind", HANDLERS)
+async def test_a_bots_own_handler_of_another_signal_keeps_no_signal_from_the_program(
+    kind: str, program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    program.extend(f"async def cog_load(self):\n    import signal\n    {HANDLERS[kind]}\n")
+    program.write_env(bot)
+    await program.start()
+    await program.logged("ready as bot")
+    program.send(signal.SIGUSR2 if kind == "asyncio" else signal.SIGRTMIN + 3)
+    await asyncio.sleep(0.5)
+    assert await program.stop() == 0
+    assert bot.client_closes == [1000]
     program.assert_clean()

@@ -64,6 +64,27 @@ def hang(seconds: float = 3600) -> Any:
     return action
 
 
+def pass_by() -> Any:
+    """Do nothing, so that the next fault is for the next moment of the kind."""
+
+    async def action(_subject: Any) -> None:
+        pass
+
+    return action
+
+
+def hello_and_drop() -> Any:
+    """Say HELLO, and cut the connection before an IDENTIFY can come."""
+
+    async def action(connection: Any) -> bool:
+        await connection.send({"op": 10, "d": {"heartbeat_interval": 41_250}})
+        await asyncio.sleep(1)
+        connection.transport.abort()
+        return True
+
+    return action
+
+
 def close(code: int) -> Any:
     """Close the gateway connection with this close code."""
 
