@@ -1429,8 +1429,7 @@ class Signals:
             try:
                 number = self._receiver.recv(1)[0]
             except TimeoutError:
-                os.write(2, b"Some code of a bot does not stop. The program ends without it.\n")
-                end_now(self._code)
+                end_now(self._code, "Some code of a bot does not stop. The program ends without it.\n")
             if number and number not in STOP_SIGNALS + OTHER_SIGNALS:
                 continue  # another one, for which a bot has a handler
             if self._deadline is None and (number == 0 or self._is_stop(number)):
@@ -1441,6 +1440,10 @@ class Signals:
     def _is_stop(self, number: int) -> bool:
         if signal.Signals(number).name != "SIGHUP":
             return number in STOP_SIGNALS
+        try:
+            os.fstat(0)
+        except OSError:  # exit() in a bot's code closes it
+            return False
         return self._in_terminal and not os.isatty(0)  # somebody closed the window
 
     def _handle(self, number: int) -> None:
@@ -1462,11 +1465,17 @@ class Signals:
             self._loop.call_soon_threadsafe(action, *arguments, context=contextvars.Context())
 
 
-def end_now(code: int) -> NoReturn:
-    """End the process whatever it does, but write out what was printed."""
-    flushing = threading.Thread(target=flush_output, daemon=True)  # it hangs where nobody reads
-    flushing.start()
-    flushing.join(FLUSH_TIMEOUT)
+def end_now(code: int, words: str = "") -> NoReturn:
+    """End the process whatever it does, but say these last words, and write out what was printed."""
+
+    def say() -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, words.encode())
+        flush_output()
+
+    saying = threading.Thread(target=say, daemon=True)  # it hangs where nobody reads
+    saying.start()
+    saying.join(FLUSH_TIMEOUT)
     os._exit(code)
 
 

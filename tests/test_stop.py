@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -250,6 +251,34 @@ async def test_what_was_printed_is_written_also_by_a_program_that_has_to_be_cut_
     assert await program.stop() == 0
     assert "The program ends without it" in program.stderr
     assert program.stdout == "printed\n"
+
+
+@needs_posix_signals
+async def test_a_stop_ends_though_nobody_reads_the_output(program: Program, discord: LocalDiscord) -> None:
+    bot = discord.add_bot("bot")
+    program.write_env(bot)
+    program.change_script("STOP_TIMEOUT = 9", "STOP_TIMEOUT = 1")
+    program.extend(
+        """
+        async def cog_unload(self):
+            for _ in range(1_000_000):
+                os.write(2, b"x")
+        """
+    )
+    unread, stderr = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *program.command(), cwd=program.folder, env=program.environment, stderr=stderr
+    )
+    os.close(stderr)
+    try:
+        await until(lambda: bot.ready)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        os.close(unread)
 
 
 async def test_code_behind_a_bots_own_close_still_runs(program: Program, discord: LocalDiscord) -> None:
