@@ -61,6 +61,16 @@ async def until(condition: Callable[[], object], timeout: float = 20) -> None:
         await asyncio.sleep(0.01)
 
 
+def contents(bot: Account) -> list[str]:
+    """The texts of what a bot has said."""
+    return [message["content"] for message in bot.messages]
+
+
+def write(program: Program, name: str, code: str) -> None:
+    """Write a file of a bot's code."""
+    (program.folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
+
+
 class Program:
     """One run of the script, in a folder of its own."""
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import discord as library
 import pytest
 
 from .local_discord import LocalDiscord, faults
-from .program import Program, until
+from .program import Program, contents, until, write
 
 GREETER = """
     import discord
@@ -35,14 +33,6 @@ GREETER = """
     async def setup(bot):
         await bot.add_cog(Greeter())
 """
-
-
-def write(program: Program, name: str, code: str) -> None:
-    (program.folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
-
-
-def contents(bot: object) -> list[str]:
-    return [message["content"] for message in bot.messages]  # type: ignore[attr-defined]
 
 
 async def test_each_bot_has_its_own_copy_of_its_extensions_and_its_own_prefix(

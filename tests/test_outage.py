@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import textwrap
+import socket
 import time
 
 import pytest
 
 from .local_discord import Guild, LocalDiscord, faults
-from .program import Program, needs_posix_signals, until
+from .program import Program, contents, needs_posix_signals, until, write
 
 COUNTER = """
     count = 0
@@ -40,17 +40,9 @@ CLIENT = "self._live(Bot(self.settings))"
 SHORT_WAITS = (("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"), ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"))
 
 
-def write(program: Program, name: str, code: str) -> None:
-    (program.folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
-
-
 def use_plain_client(program: Program) -> None:
     write(program, "plain.py", PLAIN)
     program.change_script(CLIENT, "self._live(__import__('plain').Plain(self.settings))")
-
-
-def contents(bot: object) -> list[str]:
-    return [message["content"] for message in bot.messages]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
@@ -350,7 +342,7 @@ async def test_a_setup_does_not_run_again_after_an_outage(program: Program, disc
             await asyncio.start_server(lambda *_: None, "127.0.0.1", PORT)
         """
     bot = discord.add_bot("bot")
-    with __import__("socket").socket() as free:
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     write(program, "web.py", code.replace("PORT", str(port)))
