@@ -515,7 +515,8 @@ class Pace:
     """When one bot may open its next connection. All times are of one clock, in seconds.
 
     So, however a bot fails and whoever restarts it, one process makes at most IDENTIFY_BURST and 86,400 /
-    IDENTIFY_EVERY = 280 IDENTIFYs in any 24 hours. Discord resets the token at 1,000:
+    IDENTIFY_EVERY = 280 IDENTIFYs in any 24 hours; a bot of more than 20 shards has a larger burst, of two for each.
+    Discord resets the token at 1,000:
     https://docs.discord.com/developers/events/gateway#session-start-limit-object
     """
 
@@ -645,6 +646,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         if self.goodbye is None:
             self.sent_code = 1000 if self.leaving else code
             self.received_code = self.close_code
+            self.stop_timers()
             # A task, because a caller that is cancelled in the middle would end the connection before the frame is out.
             self.goodbye = asyncio.create_task(self._say_goodbye(message))
         return await asyncio.shield(self.goodbye)
@@ -658,7 +660,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     def give_up(self) -> None:
         """Close it, and wait for nobody."""
-        self.stop_timers()
         self._closing_it = asyncio.create_task(self.close())
 
     def stop_timers(self) -> None:
@@ -838,7 +839,6 @@ class Gateway:
         """Leave Discord: nobody sees the bot online from here on."""
         for ws in self.sockets:
             ws.leaving = True
-            ws.give_up()
         await asyncio.gather(*(ws.close() for ws in self.sockets), return_exceptions=True)
 
 
@@ -1208,7 +1208,7 @@ class Runner:
         last = self._seen
         while True:
             await asyncio.sleep(1)
-            if self._tidied_after != self._network.ended_clients and not self._unsettled & self._states():
+            if self._tidied_after != self._network.ended_clients and self._unsettled.isdisjoint(self._states()):
                 self._tidied_after = self._network.ended_clients
                 tidy_memory()
             before = last
@@ -1261,17 +1261,17 @@ class Runner:
             return "removed"
         return "restarted" if before else "added"
 
-    def _states(self) -> set[str]:
-        return {entry.state for entry in self._entries.values() if entry.wanted}
+    def _states(self) -> list[str]:
+        return [entry.state for entry in self._entries.values() if entry.wanted]
 
     def _on_change(self, overdue: object = None) -> None:
         """Say how many bots are ready: to systemd each time, in the log once all have settled, or are overdue."""
-        states = [entry.state for entry in self._entries.values() if entry.wanted]
+        states = self._states()
         ready = f"{states.count('ready')} of {len(states)} bots are ready"
         if self._stopping:
             return
         notify(f"STATUS={ready}")
-        if self._unsettled and (overdue is self._unsettled or not self._unsettled & set(states)):
+        if self._unsettled and (overdue is self._unsettled or self._unsettled.isdisjoint(states)):
             log.info(ready)
             self.show(but="ready")
             self._unsettled = {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
