@@ -23,15 +23,24 @@ EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
 # Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break, which only Windows has. Then the two that Windows has not.
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+]
 OTHER_SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 if sys.version_info < (3, 11):
-    print("run_bots.py needs Python 3.11 or newer. This is Python " + sys.version.split()[0] + ".", file=sys.stderr)
+    print(
+        "run_bots.py needs Python 3.11 or newer. This is Python " + sys.version.split()[0] + ".",
+        file=sys.stderr,
+    )
     sys.exit(EXIT_NEEDS_PERSON)
-if __name__ == "__main__":  # the imports below take about a second, and there is nothing to close yet
+if (
+    __name__ == "__main__"
+):  # the imports below take about a second, and there is nothing to close yet
     for _signal in STOP_SIGNALS + OTHER_SIGNALS:
-        signal.signal(_signal, (lambda *_: os._exit(EXIT_OK)) if _signal in STOP_SIGNALS else signal.SIG_IGN)
+        signal.signal(
+            _signal, (lambda *_: os._exit(EXIT_OK)) if _signal in STOP_SIGNALS else signal.SIG_IGN
+        )
 
 import argparse
 import asyncio
@@ -93,12 +102,16 @@ FORGIVE_AFTER = 300
 IDENTIFY_BURST = 40
 IDENTIFY_EVERY = 360
 IDENTIFY_RESERVE = 500
-RESUME = 6  # the opcode: https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
+RESUME = (
+    6  # the opcode: https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
+)
 IDENTIFY_GAP = 5  # between two IDENTIFYs of shards that have the same remainder by max_concurrency
 BLOCK_DELAY = 60  # a block of the IP address that does not say how long it lasts
 BLOCK_SPREAD = 5
 KEEP_ALIVE = 60  # how long a connection for requests is kept after its last one
-SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if one has neither come up nor failed
+SETTLE_TIMEOUT = (
+    30  # then the log says how many bots are ready, even if one has neither come up nor failed
+)
 GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 # How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the rest.
 CLEANUP_UNTIL = 5
@@ -120,7 +133,9 @@ PLACEHOLDER = (
     r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
     r"|\W*(the|bot|discord)?\W*(token|todo|none|change.?me)$)"
 )
-Values = dict[str, tuple[str, str]]  # of each variable its text, and its source: the name, and where it is set
+Values = dict[
+    str, tuple[str, str]
+]  # of each variable its text, and its source: the name, and where it is set
 
 
 class SettingsError(ValueError):
@@ -149,7 +164,9 @@ class BotSettings:
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's number or name, or a range of numbers around it."""
         span = re.fullmatch("([0-9]+)-([0-9]+)", part)
-        return part in (str(self.number), self.name) or bool(span and int(span[1]) <= self.number <= int(span[2]))
+        return part in (str(self.number), self.name) or bool(
+            span and int(span[1]) <= self.number <= int(span[2])
+        )
 
 
 def as_in_environment(name: str) -> str:
@@ -162,9 +179,13 @@ def read_text(path: str, called: str) -> str:
         data = Path(path).read_bytes()  # in UTF-8, or in PowerShell's UTF-16
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except OSError as error:
-        raise SettingsError(f"{called} cannot be read: {error.strerror}. Check its path and permissions.") from None
+        raise SettingsError(
+            f"{called} cannot be read: {error.strerror}. Check its path and permissions."
+        ) from None
     except ValueError:
-        raise SettingsError(f"{called} is not a text file. Save it as plain text, in UTF-8.") from None
+        raise SettingsError(
+            f"{called} is not a text file. Save it as plain text, in UTF-8."
+        ) from None
     return text.replace("\r\n", "\n")
 
 
@@ -173,19 +194,25 @@ def parse_token(text: str) -> str:
     if re.match(PLACEHOLDER, token):
         raise SettingsError("This is a placeholder. Put the bot's own token there.")
     if not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
-        raise SettingsError("It is empty, or has a space or another character that no token has. Copy it again.")
+        raise SettingsError(
+            "It is empty, or has a space or another character that no token has. Copy it again."
+        )
     return token
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
     modules = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
     if any(it.endswith(".py") or not it.replace(".", "_").isidentifier() for it in modules):
-        raise SettingsError("Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between.")
+        raise SettingsError(
+            "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between."
+        )
     return modules
 
 
 def parse_intents(text: str) -> discord.Intents:
-    intents = parse_intents(DEFAULT_INTENTS) if text.lstrip().startswith("-") else discord.Intents.none()
+    intents = (
+        parse_intents(DEFAULT_INTENTS) if text.lstrip().startswith("-") else discord.Intents.none()
+    )
     for name in text.lower().replace(",", " ").split():
         flag = name.removeprefix("-")
         if flag in discord.Intents.VALID_FLAGS:
@@ -193,8 +220,12 @@ def parse_intents(text: str) -> discord.Intents:
         elif name in ("default", "all", "none"):
             intents |= getattr(discord.Intents, name)()
         else:
-            meant = difflib.get_close_matches(flag, ["default", "all", *discord.Intents.VALID_FLAGS], 1)
-            raise SettingsError(f"There is no intent {flag}. Did you mean {''.join(meant) or 'default'}?")
+            meant = difflib.get_close_matches(
+                flag, ["default", "all", *discord.Intents.VALID_FLAGS], 1
+            )
+            raise SettingsError(
+                f"There is no intent {flag}. Did you mean {''.join(meant) or 'default'}?"
+            )
     return intents
 
 
@@ -202,14 +233,34 @@ DEFAULT_INTENTS = "default,message_content"
 # Every variable that is read, without DISCORD_BOT_: how, its default, and what it is.
 SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {
     "TOKEN<N>": (parse_token, "", "bot N's token; empty means no such bot"),
-    "TOKEN<N>_FILE": (lambda it: parse_token(read_text(it.strip(), "This file")), "", "a file with the token"),
+    "TOKEN<N>_FILE": (
+        lambda it: parse_token(read_text(it.strip(), "This file")),
+        "",
+        "a file with the token",
+    ),
     "NAME<N>": (str.strip, "bot<N>", "what the log calls the bot; default: bot<N>"),
     "PREFIX<N>": (str, "!", "what its text commands start with; default: !"),
-    "EXTENSIONS<N>": (parse_extensions, "", "modules that say what it does, with commas; default: it answers ping"),
-    "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"what Discord tells it; default: {DEFAULT_INTENTS}"),
+    "EXTENSIONS<N>": (
+        parse_extensions,
+        "",
+        "modules that say what it does, with commas; default: it answers ping",
+    ),
+    "INTENTS<N>": (
+        parse_intents,
+        DEFAULT_INTENTS,
+        f"what Discord tells it; default: {DEFAULT_INTENTS}",
+    ),
 }
-FOR_ALL = ("PREFIX<N>", "EXTENSIONS<N>", "INTENTS<N>")  # without a number, for every bot that has none of its own
-OURS = ("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")  # other names are the business of the bots' own code
+FOR_ALL = (
+    "PREFIX<N>",
+    "EXTENSIONS<N>",
+    "INTENTS<N>",
+)  # without a number, for every bot that has none of its own
+OURS = (
+    "DISCORD_BOT_",
+    "DISCORD_TOKEN",
+    "BOT_TOKEN",
+)  # other names are the business of the bots' own code
 
 
 def read_env_file(path: Path) -> tuple[Values, list[str]]:
@@ -222,7 +273,9 @@ def read_env_file(path: Path) -> tuple[Values, list[str]]:
         if binding.error or (name and binding.value is None):
             problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
         elif name in values:
-            problems.append(f"{name} ({place}): It is set already: {values[name][1]}. Delete one of them.")
+            problems.append(
+                f"{name} ({place}): It is set already: {values[name][1]}. Delete one of them."
+            )
         elif name:
             values[name] = binding.value or "", f"{name} ({place})"
     return values, problems
@@ -234,7 +287,9 @@ def read_bot(number: str, values: Values, problems: list[str]) -> list[BotSettin
     sources: dict[str, str] = {}
     for template, (parse, default, _) in SETTINGS.items():
         own, shared = (f"DISCORD_BOT_{template.replace('<N>', it)}" for it in (number, ""))
-        text, source = values.get(own) or values.get(shared) or (default.replace("<N>", number), own)
+        text, source = (
+            values.get(own) or values.get(shared) or (default.replace("<N>", number), own)
+        )
         field = template.partition("<")[0].lower()
         if field == "token" and own not in values:
             continue
@@ -253,37 +308,75 @@ def read_bot(number: str, values: Values, problems: list[str]) -> list[BotSettin
     return [BotSettings(int(number), sources, **fields)] if len(fields) == len(sources) else []
 
 
-def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[list[BotSettings], list[str]]:
+def read_settings(
+    path: Path | None, environment: Mapping[str, str]
+) -> tuple[list[BotSettings], list[str]]:
     """Every bot by number, and warnings of what is only odd. Or raises every problem. None of the texts has a token."""
     warnings = []
     from_file, problems = read_env_file(path) if path else ({}, [])
     with contextlib.suppress(OSError):  # it is gone since
         if path and os.name == "posix" and path.stat().st_mode & 0o004:
-            warnings.append(f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}")
-    values = from_file | {name: (text, f"{name} (the environment)") for name, text in environment.items()}
-    values = {name: it for name, it in values.items() if it[0].strip() and name.upper().startswith(OURS)}
+            warnings.append(
+                f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}"
+            )
+    values = from_file | {
+        name: (text, f"{name} (the environment)") for name, text in environment.items()
+    }
+    values = {
+        name: it for name, it in values.items() if it[0].strip() and name.upper().startswith(OURS)
+    }
     numbers = {number for name in values for number in re.findall("[1-9][0-9]*", name)[:1]}
-    known = {f"DISCORD_BOT_{it.replace('<N>', number)}": number for number in numbers | {"1"} for it in SETTINGS}
+    known = {
+        f"DISCORD_BOT_{it.replace('<N>', number)}": number
+        for number in numbers | {"1"}
+        for it in SETTINGS
+    }
     known |= {f"DISCORD_BOT_{it.replace('<N>', '')}": "" for it in FOR_ALL}
     for name in [name for name in values if name not in known]:
         number = "".join(re.findall("[1-9][0-9]*", name)[:1]) or "1"
-        meant = difflib.get_close_matches(name.upper(), [it for it in known if known[it] in (number, "")], 1, 0)[0]
-        warnings.append(f"{values.pop(name)[1]}: Nothing reads this variable. Did you mean {meant}?")
-    first = {known[name]: source for name, (_, source) in reversed(values.items())}  # of each number, bot and name
+        meant = difflib.get_close_matches(
+            name.upper(), [it for it in known if known[it] in (number, "")], 1, 0
+        )[0]
+        warnings.append(
+            f"{values.pop(name)[1]}: Nothing reads this variable. Did you mean {meant}?"
+        )
+    first = {
+        known[name]: source for name, (_, source) in reversed(values.items())
+    }  # of each number, bot and name
     numbers = set(first) - {""}
-    tokenless = {it for it in numbers if not {f"DISCORD_BOT_TOKEN{it}", f"DISCORD_BOT_TOKEN{it}_FILE"} & values.keys()}
-    warnings += [f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}." for number in sorted(tokenless)]
-    bots = [bot for it in sorted(numbers - tokenless, key=int) for bot in read_bot(it, values, problems)]
+    tokenless = {
+        it
+        for it in numbers
+        if not {f"DISCORD_BOT_TOKEN{it}", f"DISCORD_BOT_TOKEN{it}_FILE"} & values.keys()
+    }
+    warnings += [
+        f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}." for number in sorted(tokenless)
+    ]
+    bots = [
+        bot for it in sorted(numbers - tokenless, key=int) for bot in read_bot(it, values, problems)
+    ]
     for bot in bots:
         if bot.token.count(".") != 2:
-            warnings.append(f"{bot.sources['token']}: This does not look like a token, which has three parts.")
-        for field, key, what in ("token", bot.bot_id, "bot"), ("name", bot.name, f"name ({bot.name})"):
-            source, other = bot.sources[field], first.setdefault(f"{field} {key}", bot.sources[field])
+            warnings.append(
+                f"{bot.sources['token']}: This does not look like a token, which has three parts."
+            )
+        for field, key, what in (
+            ("token", bot.bot_id, "bot"),
+            ("name", bot.name, f"name ({bot.name})"),
+        ):
+            source, other = (
+                bot.sources[field],
+                first.setdefault(f"{field} {key}", bot.sources[field]),
+            )
             if other != source:
-                problems.append(f"{source}: This is the same {what} as {other}. Every bot needs its own.")
+                problems.append(
+                    f"{source}: This is the same {what} as {other}. Every bot needs its own."
+                )
     if not bots and not problems:
         looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
-        how = "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
+        how = (
+            "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
+        )
         where = f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
         problems = [*warnings, f"There is no bot to run. {looked}", how, where]
     if problems:
@@ -295,7 +388,9 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> tuple[li
         try:
             os.environ[name] = text
         except (OSError, ValueError) as error:
-            warnings.append(f"{source}: The system cannot hold this variable, so your bots do not get it: {error}.")
+            warnings.append(
+                f"{source}: The system cannot hold this variable, so your bots do not get it: {error}."
+            )
     names.update((bot.token, bot.name) for bot in bots)
     return bots, warnings
 
@@ -308,7 +403,9 @@ class Bot(commands.AutoShardedBot):
         # Without the message content intent, a bot still hears commands that begin with its mention.
         prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
         options: Any = {}
-        if not settings.extensions:  # then a help command and a cache of messages only take memory and time
+        if (
+            not settings.extensions
+        ):  # then a help command and a cache of messages only take memory and time
             options = {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, **options)
         self.settings = settings
@@ -319,7 +416,10 @@ class Bot(commands.AutoShardedBot):
                 await self.load_extension(name)
             except commands.ExtensionError:
                 raise
-            except (Exception, SystemExit) as error:  # of the package that it is in; exit() would end every bot
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # of the package that it is in; exit() would end every bot
                 raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
 
     async def on_message(self, message: discord.Message) -> None:
@@ -328,7 +428,9 @@ class Bot(commands.AutoShardedBot):
         else:
             await answer_ping(message)
 
-    async def on_command_error(self, context: commands.Context[Any], exception: commands.CommandError) -> None:
+    async def on_command_error(
+        self, context: commands.Context[Any], exception: commands.CommandError
+    ) -> None:
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
             await super().on_command_error(context, exception)
 
@@ -348,13 +450,27 @@ PRIVILEGED_INTENTS = {
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault, and is tried again.
 WRONG_CODE = (
-    *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError, ArithmeticError),
+    *(
+        SyntaxError,
+        ImportError,
+        AttributeError,
+        NameError,
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+    ),
     *(AssertionError, SystemExit, discord.ClientException, commands.ExtensionError),
     discord.app_commands.AppCommandError,
 )
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
 ASYNCIO_FOLDER = os.path.dirname(asyncio.__file__)
-NOT_THE_USERS = (__file__, "<frozen ", DISCORD_FOLDER, ASYNCIO_FOLDER)  # how the names of other files begin
+NOT_THE_USERS = (
+    __file__,
+    "<frozen ",
+    DISCORD_FOLDER,
+    ASYNCIO_FOLDER,
+)  # how the names of other files begin
 
 
 class Kind(enum.Enum):
@@ -403,7 +519,9 @@ def close_code_of(error: BaseException) -> int | None:
         return error.code
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return 4014
-    if isinstance(error, discord.LoginFailure) or (isinstance(error, discord.HTTPException) and error.status == 401):
+    if isinstance(error, discord.LoginFailure) or (
+        isinstance(error, discord.HTTPException) and error.status == 401
+    ):
         return 4004
     return None
 
@@ -411,7 +529,11 @@ def close_code_of(error: BaseException) -> int | None:
 def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
     """What an exception means with which Discord has not answered."""
     if isinstance(error, discord.RateLimited):
-        return Failure(f"Discord asks this bot to wait {error.retry_after:.0f} s.", Kind.TOLD, wait=error.retry_after)
+        return Failure(
+            f"Discord asks this bot to wait {error.retry_after:.0f} s.",
+            Kind.TOLD,
+            wait=error.retry_after,
+        )
     if isinstance(error, TimeoutError):
         return Failure("Discord does not answer.", Kind.NETWORK)
     if isinstance(error, OSError | aiohttp.ClientError):
@@ -434,7 +556,9 @@ def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failu
         missing = " and ".join(missing_intents(client)) or "privileged intent"
         text = f"The {missing} is off. Switch it on at {portal}, or change {intents}."
     elif code == 4011 and client.guilds and isinstance(client, discord.AutoShardedClient):
-        return Failure("This bot is in more servers now, and needs more shards.")  # the next client asks how many
+        return Failure(
+            "This bot is in more servers now, and needs more shards."
+        )  # the next client asks how many
     elif code == 4011 and not isinstance(client, discord.AutoShardedClient):
         text = "This bot is in so many servers that it needs shards. Use AutoShardedBot in the place of Bot."
     else:
@@ -446,7 +570,9 @@ def missing_intents(client: discord.Client) -> list[str]:
     """The intents that this logged-in client asks for, and that are off in the Developer Portal."""
     names = []
     for intent, (flag, name) in PRIVILEGED_INTENTS.items():
-        is_on = getattr(client.application_flags, flag) or getattr(client.application_flags, f"{flag}_limited")
+        is_on = getattr(client.application_flags, flag) or getattr(
+            client.application_flags, f"{flag}_limited"
+        )
         if getattr(client.intents, intent) and not is_on:
             names.append(name)
     return names
@@ -479,9 +605,13 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     cause = error.original if isinstance(error, commands.ExtensionFailed) else error
     head = f"{source}: {name} does not load."
     # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
-    in_missing_package = isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
+    in_missing_package = isinstance(cause, ModuleNotFoundError) and name.startswith(
+        f"{cause.name}."
+    )
     if in_missing_package or isinstance(error, commands.ExtensionNotFound):
-        return Failure(f"{head} There is no such file beside run_bots.py or in this folder.", Kind.FINAL)
+        return Failure(
+            f"{head} There is no such file beside run_bots.py or in this folder.", Kind.FINAL
+        )
     if isinstance(error, commands.NoEntryPointError):
         return Failure(f"{head} It has no function: async def setup(bot).", Kind.FINAL)
     if isinstance(cause, discord.app_commands.CommandSyncFailure):
@@ -526,8 +656,12 @@ class Pace:
         self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # those that are not forgotten yet
-        self._identifies = self._counted_at = 0.0  # as a bucket that runs empty: what was in it, and when
-        self._next_identify: dict[int, float] = collections.defaultdict(float)  # of each group of shards
+        self._identifies = self._counted_at = (
+            0.0  # as a bucket that runs empty: what was in it, and when
+        )
+        self._next_identify: dict[int, float] = collections.defaultdict(
+            float
+        )  # of each group of shards
 
     def not_reached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
@@ -628,7 +762,9 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.sent: set[int] = set()  # the opcodes of what discord.py has sent; the first is its answer to HELLO
+        self.sent: set[int] = (
+            set()
+        )  # the opcodes of what discord.py has sent; the first is its answer to HELLO
         self.timers: list[asyncio.TimerHandle] = []
 
     @property
@@ -655,7 +791,9 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT):
                 return await super().close(code=self.sent_code or 1000, message=message)
-        except TimeoutError:  # a dead connection; discord.py allows 30 s, and its own limit for a new one goes on
+        except (
+            TimeoutError
+        ):  # a dead connection; discord.py allows 30 s, and its own limit for a new one goes on
             return True
 
     def give_up(self) -> None:
@@ -703,7 +841,9 @@ async def ask_for_starts(client: discord.Client) -> Starts:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             shards, _, limit = await client.http.get_bot_gateway()
-        return Starts(shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"])
+        return Starts(
+            shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"]
+        )
     except (TypeError, KeyError, ValueError):
         raise aiohttp.ClientError("The answer is not Discord's") from None
 
@@ -739,7 +879,9 @@ class Gateway:
         """Hear when a connection is up. Any client has `wait_for`, whose check is called at each such event."""
         prefix = "shard_" if isinstance(self.client, discord.AutoShardedClient) else ""
         for event in ("connect", "resumed"):
-            self.client.wait_for(prefix + event, check=self._on_up).close()  # the wait itself is never begun
+            self.client.wait_for(
+                prefix + event, check=self._on_up
+            ).close()  # the wait itself is never begun
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
@@ -784,7 +926,9 @@ class Gateway:
     def _count_lost(self) -> None:
         """Count the connections that have ended since the last one was asked for."""
         if self.shards == 1:
-            for ws in self.sockets:  # discord.py gives some up without a word, such as one without HELLO
+            for (
+                ws
+            ) in self.sockets:  # discord.py gives some up without a word, such as one without HELLO
                 ws.give_up()
         lost = [ws for ws in self.sockets if ws.goodbye or ws.closed]
         self.sockets = [ws for ws in self.sockets if ws not in lost]
@@ -824,7 +968,9 @@ class Gateway:
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
             ws.stop_timers()
-        self.entry.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
+        self.entry.pace.has_session = (
+            self.shards == 1
+        )  # with more, nobody knows which of them has none
         up = [ws for ws in self.sockets if ws.is_up and not ws.closed]
         if len(up) == self.shards:
             self.entry.set_ready()
@@ -868,7 +1014,9 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
         except (Exception, SystemExit) as error:
             if setup_limit.expired():
                 hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
-                raise SetupFailed(f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}") from None
+                raise SetupFailed(
+                    f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
+                ) from None
             raise SetupFailed from error
 
     client.setup_hook = set_up_in_time  # type: ignore[method-assign]
@@ -938,7 +1086,9 @@ async def cancel(its: set[asyncio.Task[Any]], deadline: float) -> None:
 class Entry:
     """One bot: what it runs with, its state, and the event that is set when it has ended, however that was."""
 
-    def __init__(self, settings: BotSettings, pace: Pace, network: Network, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: BotSettings, pace: Pace, network: Network, on_change: Callable[[], None]
+    ) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = settings  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
@@ -1051,14 +1201,19 @@ class Entry:
             await self.pause()
 
     async def _end(
-        self, client: discord.Client, gateway: Gateway, close: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        client: discord.Client,
+        gateway: Gateway,
+        close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         """One client's end: its own clean-up while all of it lives, then Discord, its tasks, and the client itself."""
         self.leave()  # if it ends by itself
         began = asyncio.get_running_loop().time()
         files = files_of(client)
         if not await finish(clean_up(client), began + CLEANUP_UNTIL):
-            log.warning("The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL)
+            log.warning(
+                "The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL
+            )
         await gateway.leave()
         its = {task for task in tasks[self.settings.token] if is_from(task, files)}
         its -= {self._running, *self._closers}
@@ -1087,7 +1242,9 @@ class Entry:
     async def _close(self, client: discord.Client) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it, unless it has begun."""
         task = asyncio.current_task()
-        is_discord_py = task is self._running and self._connecting  # what connect() raises next says why
+        is_discord_py = (
+            task is self._running and self._connecting
+        )  # what connect() raises next says why
         if client is not self.client or self.is_leaving or is_discord_py:
             return
         self.leave()
@@ -1111,7 +1268,9 @@ class Entry:
             self.pace.told(now, failure.wait)
         if failure.for_all:
             self._network.blocked_until = max(self._network.blocked_until, now + failure.wait)
-        log.warning("%s Trying again in %s.", failure.text, in_words(self._delay()), exc_info=failure.cause)
+        log.warning(
+            "%s Trying again in %s.", failure.text, in_words(self._delay()), exc_info=failure.cause
+        )
         self.set_state("retrying")
 
     def reached(self) -> None:
@@ -1129,7 +1288,10 @@ class Entry:
         """Wait until it may try again."""
         crowded = self.pace.identify_wait(time.monotonic())
         if crowded:
-            log.warning("This bot has started too many sessions. The next one comes in %s.", in_words(crowded))
+            log.warning(
+                "This bot has started too many sessions. The next one comes in %s.",
+                in_words(crowded),
+            )
             self.set_state("retrying")
         while True:
             delay = self._delay()
@@ -1174,10 +1336,14 @@ class Runner:
         self._only = only
         self._environment = dict(os.environ)
         self._seen: object = None  # the env file as it was read
-        self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot ever has two sessions
+        self._entries: dict[
+            str, Entry
+        ] = {}  # by the bot's id, so that no bot ever has two sessions
         self._paces: dict[str, Pace] = collections.defaultdict(Pace)  # also of bots that have ended
         self._stopping = False
-        self._unsettled: set[str] = set()  # once no bot is in these states, the log says how many are ready
+        self._unsettled: set[str] = (
+            set()
+        )  # once no bot is in these states, the log says how many are ready
         self._tidied_after = 0  # ends of clients
 
     def read(self) -> list[BotSettings]:
@@ -1187,9 +1353,13 @@ class Runner:
             parts = [part.strip() for part in self._only.split(",")]
             there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
             missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in bots)]
-            warnings += [f"--only: There is no bot {part}. These are there: {there}." for part in missing]
+            warnings += [
+                f"--only: There is no bot {part}. These are there: {there}." for part in missing
+            ]
             bots = [bot for bot in bots if any(map(bot.is_meant_by, parts))]
-            if missing and not (self._entries and bots):  # later it may have been removed from the file
+            if missing and not (
+                self._entries and bots
+            ):  # later it may have been removed from the file
                 raise SettingsError(*warnings)
         for warning in warnings:
             log.warning(warning)
@@ -1208,7 +1378,9 @@ class Runner:
         last = self._seen
         while True:
             await asyncio.sleep(1)
-            if self._tidied_after != self._network.ended_clients and self._unsettled.isdisjoint(self._states()):
+            if self._tidied_after != self._network.ended_clients and self._unsettled.isdisjoint(
+                self._states()
+            ):
                 self._tidied_after = self._network.ended_clients
                 tidy_memory()
             before = last
@@ -1226,7 +1398,10 @@ class Runner:
             changes = self._apply(settings)
             log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
         except SettingsError as error:
-            log.error("The bots keep running as they are. The settings are not valid:\n%s", "\n".join(error.args))
+            log.error(
+                "The bots keep running as they are. The settings are not valid:\n%s",
+                "\n".join(error.args),
+            )
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
 
@@ -1242,7 +1417,9 @@ class Runner:
         if any(changes.values()) and wanted:
             self._unsettled = {"starting"}
             asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, self._unsettled)
-        return "; ".join(f"{change} {', '.join(names)}" for change, names in changes.items() if names)
+        return "; ".join(
+            f"{change} {', '.join(names)}" for change, names in changes.items() if names
+        )
 
     def _apply_to_one(self, bot_id: str, bot: BotSettings | None) -> str:
         """Make one bot equal to its settings. Returns what that changes."""
@@ -1274,7 +1451,9 @@ class Runner:
         if self._unsettled and (overdue is self._unsettled or self._unsettled.isdisjoint(states)):
             log.info(ready)
             self.show(but="ready")
-            self._unsettled = {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
+            self._unsettled = (
+                {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
+            )
             notify("READY=1")
             tidy_memory()
 
@@ -1302,7 +1481,9 @@ class Runner:
     def close_bot_of(self, error: SystemExit) -> None:
         for entry in self._entries.values():
             its = tasks[entry.settings.token]
-            if entry.client and error in [task.exception() for task in its if task.done() and not task.cancelled()]:
+            if entry.client and error in [
+                task.exception() for task in its if task.done() and not task.cancelled()
+            ]:
                 log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
                 entry.leave()
                 return
@@ -1319,7 +1500,9 @@ class Runner:
         while not all(entry.event.is_set() for entry in entries):
             await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
-        await asyncio.gather(*(entry.task for entry in entries))  # raises what is a bug of this program
+        await asyncio.gather(
+            *(entry.task for entry in entries)
+        )  # raises what is a bug of this program
         needs_person = any(entry.wanted and entry.failure.kind is Kind.FINAL for entry in entries)
         code = EXIT_NEEDS_PERSON if needs_person else EXIT_OK
         signals.start_deadline(code)
@@ -1327,7 +1510,9 @@ class Runner:
         return code
 
 
-def remember_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+def remember_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+) -> asyncio.Task[Any]:
     """A task factory that keeps each bot's tasks, so that they end with the bot."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     its = tasks[running_token.get()]
@@ -1354,11 +1539,17 @@ async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
 
     outcomes = await asyncio.gather(*map(visit, bots))
     await pool.close_for_all()
-    columns = "slash commands uploaded" if sync else f"{'on Discord':<20} {'id':<20} servers  intents  connects left"
+    columns = (
+        "slash commands uploaded"
+        if sync
+        else f"{'on Discord':<20} {'id':<20} servers  intents  connects left"
+    )
     print(f"{'no.':>4} {'name':<20} {columns}")
     for settings, outcome in zip(bots, outcomes, strict=True):
         print(f"{settings.number:>4} {settings.name:<20} {outcome}")
-    return EXIT_NEEDS_PERSON if any(outcome.startswith("PROBLEM") for outcome in outcomes) else EXIT_OK
+    return (
+        EXIT_NEEDS_PERSON if any(outcome.startswith("PROBLEM") for outcome in outcomes) else EXIT_OK
+    )
 
 
 async def upload_commands(client: Bot) -> str:
@@ -1376,7 +1567,9 @@ async def describe(client: Bot) -> str:
         raise discord.PrivilegedIntentsRequired(None)
     starts = await ask_for_starts(client)
     assert client.application is not None
-    permissions = discord.Permissions(view_channel=True, send_messages=True, read_message_history=True)
+    permissions = discord.Permissions(
+        view_channel=True, send_messages=True, read_message_history=True
+    )
     invite = discord.utils.oauth_url(client.application.id, permissions=permissions)
     servers = client.application.approximate_guild_count
     row = f"{client.user!s:<20} {client.application.id:<20} {servers:>7}  on       {starts.remaining:>13}"
@@ -1429,7 +1622,9 @@ class Signals:
             try:
                 number = self._receiver.recv(1)[0]
             except TimeoutError:
-                end_now(self._code, "Some code of a bot does not stop. The program ends without it.\n")
+                end_now(
+                    self._code, "Some code of a bot does not stop. The program ends without it.\n"
+                )
             if number and number not in STOP_SIGNALS + OTHER_SIGNALS:
                 continue  # another one, for which a bot has a handler
             if self._deadline is None and (number == 0 or self._is_stop(number)):
@@ -1513,7 +1708,10 @@ def notify(state: str) -> None:
     """Tell systemd, if it asked: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html"""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        ):
             systemd.setblocking(False)
             systemd.sendto(state.encode(), re.sub("^@", "\0", address))
 
@@ -1543,7 +1741,10 @@ def write_without_tokens(write: Callable[[str], int], text: str) -> int:
     return write(text)
 
 
-FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and discord.shard
+FAILED_CONNECTION = (
+    "Attempting a reconnect",
+    "Failed to connect",
+)  # of discord.client and discord.shard
 
 
 def name_the_bot(record: logging.LogRecord) -> bool:
@@ -1551,7 +1752,9 @@ def name_the_bot(record: logging.LogRecord) -> bool:
     # discord.py's keep-alive threads run in no context, but have the gateway connection, which has the token.
     keep_alive = getattr(threading.current_thread(), "ws", None)
     name = names.get(running_token.get() or getattr(keep_alive, "token", ""))
-    if record.exc_info and str(record.msg).startswith(FAILED_CONNECTION):  # not a traceback for each of them
+    if record.exc_info and str(record.msg).startswith(
+        FAILED_CONNECTION
+    ):  # not a traceback for each of them
         why = repr(record.exc_info[1]).replace("%", "%%")
         record.msg, record.exc_info = f"{record.msg} ({why})", None
     if name:
@@ -1565,9 +1768,15 @@ def set_up_logging(level: str) -> None:
         stream.write = functools.partial(write_without_tokens, stream.write)
     handler = logging.StreamHandler()
     handler.addFilter(name_the_bot)
-    plain = logging.Formatter("[{asctime}] [{levelname:<8}] {name}: {message}", "%Y-%m-%d %H:%M:%S", "{")
-    formatter = discord.utils.MISSING if os.isatty(2) else plain  # else a container has colours in its files
-    discord.utils.setup_logging(handler=handler, formatter=formatter, level=logging.getLevelName(level.upper()))
+    plain = logging.Formatter(
+        "[{asctime}] [{levelname:<8}] {name}: {message}", "%Y-%m-%d %H:%M:%S", "{"
+    )
+    formatter = (
+        discord.utils.MISSING if os.isatty(2) else plain
+    )  # else a container has colours in its files
+    discord.utils.setup_logging(
+        handler=handler, formatter=formatter, level=logging.getLevelName(level.upper())
+    )
     # At every start discord.py warns of packages that only voice needs. Without them, voice says so when it is used.
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
 
@@ -1577,7 +1786,9 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every code page has every character
-    variables = "\n".join(f"  DISCORD_BOT_{template:<16}{text}" for template, (_, _, text) in SETTINGS.items())
+    variables = "\n".join(
+        f"  DISCORD_BOT_{template:<16}{text}" for template, (_, _, text) in SETTINGS.items()
+    )
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"variables of the env file and of the process environment, which wins:\n{variables}",
@@ -1585,19 +1796,43 @@ def main(argv: list[str] | None = None) -> int:
     )
     at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
     levels = ("debug", "info", "warning", "error", "critical")
-    parser.add_argument("--env-file", metavar="PATH", type=Path, help="default: .env here, or else beside the script")
-    parser.add_argument("--only", metavar="1-10,music", help="run just these bots: numbers, ranges of numbers, names")
-    parser.add_argument("--check", action="store_true", help="say whether every bot is all right, and exit")
-    parser.add_argument("--sync-commands", action="store_true", help="upload the bots' slash commands, and exit")
-    parser.add_argument("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
-    parser.add_argument("--log-level", default="info", type=str.lower, choices=levels, help="default: info")
+    parser.add_argument(
+        "--env-file",
+        metavar="PATH",
+        type=Path,
+        help="default: .env here, or else beside the script",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="1-10,music",
+        help="run just these bots: numbers, ranges of numbers, names",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="say whether every bot is all right, and exit"
+    )
+    parser.add_argument(
+        "--sync-commands", action="store_true", help="upload the bots' slash commands, and exit"
+    )
+    parser.add_argument(
+        "--no-watch", action="store_true", help=f"read the env file again only {at_sighup}"
+    )
+    parser.add_argument(
+        "--log-level", default="info", type=str.lower, choices=levels, help="default: info"
+    )
     version = f"run_bots {__version__}, discord.py {discord.__version__}"
     parser.add_argument("--version", action="version", version=version)
     arguments = parser.parse_args(argv)
     set_up_logging(arguments.log_level)
-    sys.path[:0] = [str(Path.cwd()), str(Path(__file__).resolve().parent)]  # where extensions are found
+    sys.path[:0] = [
+        str(Path.cwd()),
+        str(Path(__file__).resolve().parent),
+    ]  # where extensions are found
     try:
-        candidates = [arguments.env_file] if arguments.env_file else [Path(".env"), Path(__file__).with_name(".env")]
+        candidates = (
+            [arguments.env_file]
+            if arguments.env_file
+            else [Path(".env"), Path(__file__).with_name(".env")]
+        )
         env_file = next(filter(os.path.isfile, candidates), None)
         if arguments.env_file and not env_file:
             raise SettingsError(f"There is no file {arguments.env_file}. Check --env-file.")
@@ -1616,7 +1851,9 @@ def main(argv: list[str] | None = None) -> int:
             while True:
                 try:
                     return loop.run_until_complete(task)
-                except SystemExit as error:  # of some task of one bot, and no reason to end the others
+                except (
+                    SystemExit
+                ) as error:  # of some task of one bot, and no reason to end the others
                     runner.close_bot_of(error)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)

@@ -21,7 +21,9 @@ from .local_discord import Account, LocalDiscord, signals
 
 SCRIPT = Path(__file__).parent.parent / "run_bots.py"
 # What Python and aiohttp print when something was not closed or not awaited, and what no user should see.
-STRAY = re.compile(r"Traceback|Unclosed|never awaited|Task was destroyed|never retrieved|Exception ignored|Error in")
+STRAY = re.compile(
+    r"Traceback|Unclosed|never awaited|Task was destroyed|never retrieved|Exception ignored|Error in"
+)
 
 EXTENSION = """
 import asyncio, logging, os, time
@@ -46,7 +48,9 @@ async def setup(bot):
 """
 
 # What not every system has, and Windows least of all.
-needs_posix_signals = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs the signals of POSIX")
+needs_posix_signals = pytest.mark.skipif(
+    not hasattr(signal, "SIGHUP"), reason="needs the signals of POSIX"
+)
 needs_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 needs_file_modes = pytest.mark.skipif(os.name != "posix", reason="needs the file modes of POSIX")
 needs_unix_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
@@ -80,7 +84,9 @@ class Program:
         self.discord = discord
         self.redirect_options: tuple[str, ...] = ()
         self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "PYTHON"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DISCORD_", "PYTHON"))
         }
         self.environment |= {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "utf-8"}
         self.encoding = "utf-8"  # of its output
@@ -93,7 +99,10 @@ class Program:
         """Write an env file with these bots, numbered from 1 and called by their users' names."""
         lines = []
         for number, account in enumerate(accounts, 1):
-            lines += [f"DISCORD_BOT_TOKEN{number}={account.token}", f"DISCORD_BOT_NAME{number}={account.user.name}"]
+            lines += [
+                f"DISCORD_BOT_TOKEN{number}={account.token}",
+                f"DISCORD_BOT_NAME{number}={account.user.name}",
+            ]
         (self.folder / ".env").write_text("\n".join([*lines, extra]), encoding="utf-8")
         (self.folder / ".env").chmod(0o600)
 
@@ -115,15 +124,24 @@ class Program:
         code = EXTENSION % textwrap.indent(textwrap.dedent(methods), "    ")
         (self.folder / "extension.py").write_text(code, encoding="utf-8")
 
-    def command(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> list[str]:
+    def command(
+        self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()
+    ) -> list[str]:
         """The command that runs the script, pointed at the local Discord if there is one."""
         redirect = []
         if self.discord is not None:
-            redirect = ["-m", "tests.local_discord.redirect", *signals.OPTIONS, *self.redirect_options]
+            redirect = [
+                "-m",
+                "tests.local_discord.redirect",
+                *signals.OPTIONS,
+                *self.redirect_options,
+            ]
             redirect.append(self.discord.url)
         return [python, *options, *redirect, str(self.script), *arguments]
 
-    async def start(self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()) -> Program:
+    async def start(
+        self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()
+    ) -> Program:
         self.process = await asyncio.create_subprocess_exec(
             *self.command(*arguments, python=python, options=options),
             cwd=self.folder,
@@ -132,7 +150,10 @@ class Program:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        self._readers = [asyncio.create_task(self._read("stdout")), asyncio.create_task(self._read("stderr"))]
+        self._readers = [
+            asyncio.create_task(self._read("stdout")),
+            asyncio.create_task(self._read("stderr")),
+        ]
         return self
 
     async def _read(self, name: str) -> None:
@@ -147,11 +168,17 @@ class Program:
             await until(lambda: self.stderr.count(text) >= times or self.ended, timeout)
         except AssertionError:
             raise AssertionError(f"{text!r} was not logged:\n{self.stderr}") from None
-        assert self.stderr.count(text) >= times, f"{text!r} was not logged before the end:\n{self.stderr}"
+        assert self.stderr.count(text) >= times, (
+            f"{text!r} was not logged before the end:\n{self.stderr}"
+        )
 
     @property
     def ended(self) -> bool:
-        return self.process is not None and self.process.returncode is not None and all(r.done() for r in self._readers)
+        return (
+            self.process is not None
+            and self.process.returncode is not None
+            and all(r.done() for r in self._readers)
+        )
 
     def send(self, what: int | str = signal.SIGTERM) -> None:
         assert self.process is not None

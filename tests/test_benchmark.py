@@ -20,18 +20,25 @@ MEASURES = 14
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*COMMAND, *options], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(
+        [*COMMAND, *options], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=50
+    )
     assert done.returncode == 0, done.stderr
     return done
 
 
 def tables(*options: str) -> list[list[list[str]]]:
     """The cells of every row of every table."""
-    blocks = [block.splitlines() for block in run(*options).stdout.split("\n\n") if block.startswith("|")]
+    blocks = [
+        block.splitlines() for block in run(*options).stdout.split("\n\n") if block.startswith("|")
+    ]
     for lines in blocks:
         assert len({len(line) for line in lines}) == 1, "the columns are not aligned"
         assert re.fullmatch(r"\| -+ (\| -+: )+\|", lines[1]), "this is not Markdown"
-    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in lines] for lines in blocks]
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        for lines in blocks
+    ]
 
 
 def assert_figures(rows: list[list[str]], *missing: str) -> None:
@@ -66,15 +73,21 @@ def test_a_peer_that_fails_leaves_the_others_their_figures(tmp_path: Path) -> No
     peer.write_text("exit('no bots today')")
     done = run("--bots=1", f"--peers=gather,{peer}")
     assert re.search(r"from Ctrl-C \(s\) +\| +[\d.]+ \| +- \|", done.stdout)
-    assert re.search(r"A process has ended by itself\. Its last words: no bots today$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"A process has ended by itself\. Its last words: no bots today$", done.stdout, re.MULTILINE
+    )
 
 
 @needs_posix_signals
 def test_ctrl_c_ends_it_and_all_its_processes(tmp_path: Path) -> None:
     peer, started = tmp_path / "peer.py", tmp_path / "pid"
-    peer.write_text(f"import os, time; open({str(started)!r}, 'x').write(str(os.getpid())); time.sleep(60)")
+    peer.write_text(
+        f"import os, time; open({str(started)!r}, 'x').write(str(os.getpid())); time.sleep(60)"
+    )
     command = [*COMMAND, f"--peers={peer}"]
-    with subprocess.Popen(command, cwd=SCRIPT.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=SCRIPT.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         while not (started.exists() and started.read_text()):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -49,11 +49,15 @@ async def test_each_bot_has_its_own_copy_of_its_extensions_and_its_own_prefix(
     await discord.say("?hello")
     await until(lambda: contents(two) == ["Hello number 1"])
     assert await program.stop() == 0
-    assert contents(one) == contents(two) == contents(plain)  # the third has the extension too: its own is empty
+    assert (
+        contents(one) == contents(two) == contents(plain)
+    )  # the third has the extension too: its own is empty
     program.assert_clean()
 
 
-async def test_a_bot_with_extensions_does_not_answer_ping(program: Program, discord: LocalDiscord) -> None:
+async def test_a_bot_with_extensions_does_not_answer_ping(
+    program: Program, discord: LocalDiscord
+) -> None:
     greeter, plain = discord.add_bot("greeter"), discord.add_bot("plain")
     write(program, "greeter.py", GREETER)
     program.write_env(greeter, plain, extra="DISCORD_BOT_EXTENSIONS1=greeter")
@@ -67,7 +71,9 @@ async def test_a_bot_with_extensions_does_not_answer_ping(program: Program, disc
     program.assert_clean()
 
 
-async def test_a_bug_in_a_handler_names_the_bot_and_it_goes_on(program: Program, discord: LocalDiscord) -> None:
+async def test_a_bug_in_a_handler_names_the_bot_and_it_goes_on(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     write(program, "greeter.py", GREETER)
     program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=greeter")
@@ -81,7 +87,9 @@ async def test_a_bug_in_a_handler_names_the_bot_and_it_goes_on(program: Program,
     assert await program.stop() == 0
 
 
-async def test_an_extension_beside_the_script_is_found(program: Program, discord: LocalDiscord, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_an_extension_beside_the_script_is_found(
+    program: Program, discord: LocalDiscord, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
     bot = discord.add_bot("bot")
     program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS1=cogs.greeter")
     program.copy_script()
@@ -97,16 +105,30 @@ async def test_an_extension_beside_the_script_is_found(program: Program, discord
 BROKEN = {
     "is missing": (None, ["broken does not load", "no such file"], False),
     "has no setup": ("x = 1", ["broken does not load", "setup"], False),
-    "fails": ("def helper():\n    raise ValueError('of mine')\nhelper()", ["ValueError: of mine"], True),
-    "fails in its setup": ("async def setup(bot):\n    raise ValueError('of mine')", ["ValueError: of mine"], True),
+    "fails": (
+        "def helper():\n    raise ValueError('of mine')\nhelper()",
+        ["ValueError: of mine"],
+        True,
+    ),
+    "fails in its setup": (
+        "async def setup(bot):\n    raise ValueError('of mine')",
+        ["ValueError: of mine"],
+        True,
+    ),
     "is no Python": ("def oops(:", ["SyntaxError"], True),
-    "needs a package that is missing": ("import no_such_package", ["No module named 'no_such_package'"], True),
+    "needs a package that is missing": (
+        "import no_such_package",
+        ["No module named 'no_such_package'"],
+        True,
+    ),
     "ends the program": ("import sys\nsys.exit('stop')", ["SystemExit: stop"], True),
 }
 
 
 @pytest.mark.parametrize("how", BROKEN)
-async def test_an_extension_stops_its_bot_alone_if_it(how: str, program: Program, discord: LocalDiscord) -> None:
+async def test_an_extension_stops_its_bot_alone_if_it(
+    how: str, program: Program, discord: LocalDiscord
+) -> None:
     code, words, shown = BROKEN[how]
     bad, good = discord.add_bot("bad"), discord.add_bot("good")
     if code is not None:
@@ -125,7 +147,9 @@ async def test_an_extension_stops_its_bot_alone_if_it(how: str, program: Program
     assert "importlib" not in program.stderr
 
 
-async def test_a_package_that_fails_is_an_extension_that_fails(program: Program, discord: LocalDiscord) -> None:
+async def test_a_package_that_fails_is_an_extension_that_fails(
+    program: Program, discord: LocalDiscord
+) -> None:
     (program.folder / "cogs").mkdir()
     write(program, "cogs/__init__.py", "raise ValueError('of mine')")
     program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
@@ -134,7 +158,9 @@ async def test_a_package_that_fails_is_an_extension_that_fails(program: Program,
     assert "cogs.music does not load. ValueError: of mine" in program.stderr
 
 
-async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
+async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(
+    program: Program, discord: LocalDiscord
+) -> None:
     task = """
         import asyncio
 
@@ -158,7 +184,9 @@ async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(program: Pr
     one, two, three = (discord.add_bot(name) for name in ("one", "two", "three"))
     write(program, "task.py", task)
     write(program, "command.py", command)
-    program.write_env(one, two, three, extra="DISCORD_BOT_EXTENSIONS1=task\nDISCORD_BOT_EXTENSIONS2=command")
+    program.write_env(
+        one, two, three, extra="DISCORD_BOT_EXTENSIONS1=task\nDISCORD_BOT_EXTENSIONS2=command"
+    )
     await program.start()
     await program.logged("[one] stopped: it closed itself")
     await until(lambda: two.ready and three.ready)
@@ -188,7 +216,9 @@ INTENTS = {
     "all,-presences,-members": library.Intents(
         **(dict(library.Intents.all()) | {"presences": False, "members": False})
     ),
-    "-typing": library.Intents(**(dict(library.Intents.default()) | {"message_content": True, "typing": False})),
+    "-typing": library.Intents(
+        **(dict(library.Intents.default()) | {"message_content": True, "typing": False})
+    ),
     "Guilds,Messages": library.Intents(guilds=True, guild_messages=True, dm_messages=True),
 }
 
@@ -205,9 +235,12 @@ async def test_intents_by_name(text: str, program: Program, discord: LocalDiscor
 
 
 @pytest.mark.parametrize(
-    ("only", "names"), [("1,3", ["one", "three"]), ("2-9", ["two", "three"]), ("three, 1", ["one", "three"])]
+    ("only", "names"),
+    [("1,3", ["one", "three"]), ("2-9", ["two", "three"]), ("three, 1", ["one", "three"])],
 )
-async def test_only_runs_just_these_bots(only: str, names: list[str], program: Program, discord: LocalDiscord) -> None:
+async def test_only_runs_just_these_bots(
+    only: str, names: list[str], program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(name) for name in ("one", "two", "three")]
     program.write_env(*bots)
     await program.start("--only", only)
@@ -239,14 +272,23 @@ async def test_check_shows_what_is_good_and_opens_no_gateway_connection(
     rows = program.stdout.splitlines()
     for number, bot in enumerate(bots, 1):
         (row,) = [row for row in rows if row.split()[:1] == [str(number)]]
-        assert row.split()[1:] == [bot.user.name, bot.user.name, str(bot.user.id), "1", "on", "1000"]
+        assert row.split()[1:] == [
+            bot.user.name,
+            bot.user.name,
+            str(bot.user.id),
+            "1",
+            "on",
+            "1000",
+        ]
         (invite,) = [row for row in rows if f"client_id={bot.user.id}" in row]
         assert "scope=bot+applications.commands" in invite
     assert discord.opened == 0
     program.assert_clean()
 
 
-async def test_check_shows_every_problem_with_its_remedy(program: Program, discord: LocalDiscord) -> None:
+async def test_check_shows_every_problem_with_its_remedy(
+    program: Program, discord: LocalDiscord
+) -> None:
     names = ("good", "refused", "no-intent", "broken", "away")
     bots = {name: discord.add_bot(name) for name in names}
     bots["refused"].token_reset = True
@@ -267,7 +309,9 @@ async def test_check_shows_every_problem_with_its_remedy(program: Program, disco
     program.assert_clean()
 
 
-async def test_sync_commands_uploads_every_bots_slash_commands(program: Program, discord: LocalDiscord) -> None:
+async def test_sync_commands_uploads_every_bots_slash_commands(
+    program: Program, discord: LocalDiscord
+) -> None:
     greeter, plain = discord.add_bot("greeter"), discord.add_bot("plain")
     write(program, "greeter.py", GREETER)
     program.write_env(greeter, plain, extra="DISCORD_BOT_EXTENSIONS1=greeter")
@@ -282,7 +326,9 @@ async def test_sync_commands_uploads_every_bots_slash_commands(program: Program,
     program.assert_clean()
 
 
-async def test_sync_commands_ends_with_78_if_one_bot_has_a_problem(program: Program, discord: LocalDiscord) -> None:
+async def test_sync_commands_ends_with_78_if_one_bot_has_a_problem(
+    program: Program, discord: LocalDiscord
+) -> None:
     greeter, bad = discord.add_bot("greeter"), discord.add_bot("bad", token_reset=True)
     write(program, "greeter.py", GREETER)
     program.write_env(greeter, bad, extra="DISCORD_BOT_EXTENSIONS1=greeter")

@@ -19,7 +19,9 @@ TOKEN, OTHER = make_token(111_111_111_111_111_111), make_token(222_222_222_222_2
 WRITTEN: dict[str, Callable[[str], bytes]] = {
     "UTF-8": lambda token: f"DISCORD_BOT_TOKEN1={token}".encode(),
     "UTF-8 with a byte order mark": lambda token: f"DISCORD_BOT_TOKEN1={token}".encode("utf-8-sig"),
-    "UTF-16, as PowerShell writes it": lambda token: f"DISCORD_BOT_TOKEN1={token}\r\n".encode("utf-16"),
+    "UTF-16, as PowerShell writes it": lambda token: f"DISCORD_BOT_TOKEN1={token}\r\n".encode(
+        "utf-16"
+    ),
     "Windows line ends": lambda token: f"# bots\r\nDISCORD_BOT_TOKEN1={token}\r\n\r\n".encode(),
     "double quotes": lambda token: f'DISCORD_BOT_TOKEN1="{token}"\n'.encode(),
     "single quotes and spaces": lambda token: f" DISCORD_BOT_TOKEN1 = '{token}' \n".encode(),
@@ -46,25 +48,46 @@ async def test_a_token_is_read_from(way: str, program: Program, discord: LocalDi
 REFUSED = {
     "the same token twice": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\n\nDISCORD_BOT_TOKEN2={TOKEN}",
-        ["DISCORD_BOT_TOKEN2 (.env, line 3): ", "the same bot as DISCORD_BOT_TOKEN1 (.env, line 1)"],
+        [
+            "DISCORD_BOT_TOKEN2 (.env, line 3): ",
+            "the same bot as DISCORD_BOT_TOKEN1 (.env, line 1)",
+        ],
     ),
     "two tokens of one bot": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_TOKEN2={TOKEN[:-3]}abc",
-        ["DISCORD_BOT_TOKEN2 (.env, line 2): ", "the same bot as DISCORD_BOT_TOKEN1 (.env, line 1)"],
+        [
+            "DISCORD_BOT_TOKEN2 (.env, line 2): ",
+            "the same bot as DISCORD_BOT_TOKEN1 (.env, line 1)",
+        ],
     ),
     "a placeholder": (
         "# bots\nDISCORD_BOT_TOKEN1=your token",
         ["DISCORD_BOT_TOKEN1 (.env, line 2): ", "placeholder"],
     ),
-    "another placeholder": ("DISCORD_BOT_TOKEN1=<token>", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "placeholder"]),
-    "x as a placeholder": ("DISCORD_BOT_TOKEN1=xxxxxxx", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "placeholder"]),
-    "curly quotes": (f"DISCORD_BOT_TOKEN1=“{TOKEN}”", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "curly quotes"]),
-    "a space inside": (f"DISCORD_BOT_TOKEN1={TOKEN[:9]} {TOKEN[9:]}", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "space"]),
+    "another placeholder": (
+        "DISCORD_BOT_TOKEN1=<token>",
+        ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "placeholder"],
+    ),
+    "x as a placeholder": (
+        "DISCORD_BOT_TOKEN1=xxxxxxx",
+        ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "placeholder"],
+    ),
+    "curly quotes": (
+        f"DISCORD_BOT_TOKEN1=“{TOKEN}”",
+        ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "curly quotes"],
+    ),
+    "a space inside": (
+        f"DISCORD_BOT_TOKEN1={TOKEN[:9]} {TOKEN[9:]}",
+        ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "space"],
+    ),
     "a control character inside": (
         f'DISCORD_BOT_TOKEN1="{TOKEN[:9]}\\t{TOKEN[9:]}"',
         ["DISCORD_BOT_TOKEN1", "control character"],
     ),
-    "a character that nobody sees": (f"DISCORD_BOT_TOKEN1={TOKEN}\u200b", ["DISCORD_BOT_TOKEN1", "character"]),
+    "a character that nobody sees": (
+        f"DISCORD_BOT_TOKEN1={TOKEN}\u200b",
+        ["DISCORD_BOT_TOKEN1", "character"],
+    ),
     "a path whose backslashes mean something": (
         f'DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_TOKEN2_FILE="C:\\tokens\\new.txt"',
         ["DISCORD_BOT_TOKEN2_FILE (.env, line 2): ", r"write / for \ in a path"],
@@ -73,8 +96,14 @@ REFUSED = {
         f'DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_NAME1="music\nDISCORD_BOT_TOKEN2={OTHER}\nDISCORD_BOT_NAME2=x"',
         ["DISCORD_BOT_NAME1 (.env, line 2): ", "quote"],
     ),
-    "a quote behind it": (f"DISCORD_BOT_TOKEN1={TOKEN}'", ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "Copy"]),
-    "a placeholder with dots": ("DISCORD_BOT_TOKEN1=your.token.here", ["DISCORD_BOT_TOKEN1", "placeholder"]),
+    "a quote behind it": (
+        f"DISCORD_BOT_TOKEN1={TOKEN}'",
+        ["DISCORD_BOT_TOKEN1 (.env, line 1): ", "Copy"],
+    ),
+    "a placeholder with dots": (
+        "DISCORD_BOT_TOKEN1=your.token.here",
+        ["DISCORD_BOT_TOKEN1", "placeholder"],
+    ),
     "an unclosed quote": (f'\n\nDISCORD_BOT_TOKEN1="{TOKEN}\nOTHER=1', [".env, line 3: ", "quote"]),
     "no equals sign": (f"DISCORD_BOT_TOKEN1: {TOKEN}", [".env, line 1: ", "="]),
     "no equals sign and no value": ("DISCORD_BOT_TOKEN1", [".env, line 1: ", "="]),
@@ -88,7 +117,11 @@ REFUSED = {
     ),
     "an unknown intent": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_INTENTS1=default,mesage_content",
-        ["DISCORD_BOT_INTENTS1 (.env, line 2): ", "mesage_content", "Did you mean message_content?"],
+        [
+            "DISCORD_BOT_INTENTS1 (.env, line 2): ",
+            "mesage_content",
+            "Did you mean message_content?",
+        ],
     ),
     "an unknown intent for all": (
         f"DISCORD_BOT_TOKEN1={TOKEN}\nDISCORD_BOT_INTENTS=-member",
@@ -135,21 +168,33 @@ def test_refused_is(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         run_bots.read_settings(Path(".env"), {})
     problems = raised.value.args
     assert any(all(word in problem for word in words) for problem in problems), problems
-    assert not any(part in problem for problem in problems for token in (TOKEN, OTHER) for part in token.split("."))
+    assert not any(
+        part in problem
+        for problem in problems
+        for token in (TOKEN, OTHER)
+        for part in token.split(".")
+    )
 
 
-async def test_nothing_is_sent_to_discord_when_a_bot_is_refused(program: Program, discord: LocalDiscord) -> None:
+async def test_nothing_is_sent_to_discord_when_a_bot_is_refused(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("good"), extra="DISCORD_BOT_TOKEN2=your token")
     await program.start()
     assert await program.end() == 78
     assert (
-        program.stderr == "DISCORD_BOT_TOKEN2 (.env, line 3): This is a placeholder. Put the bot's own token there.\n"
+        program.stderr
+        == "DISCORD_BOT_TOKEN2 (.env, line 3): This is a placeholder. Put the bot's own token there.\n"
     )
     assert not discord.requests
 
 
 async def test_all_problems_are_told_at_once(program: Program) -> None:
-    lines = ["DISCORD_BOT_TOKEN1=your token", f"DISCORD_BOT_TOKEN2={TOKEN} {TOKEN}", "DISCORD_BOT_INTENTS2=nonsense"]
+    lines = [
+        "DISCORD_BOT_TOKEN1=your token",
+        f"DISCORD_BOT_TOKEN2={TOKEN} {TOKEN}",
+        "DISCORD_BOT_INTENTS2=nonsense",
+    ]
     (program.folder / ".env").write_text("\n".join(lines))
     await program.start()
     assert await program.end() == 78
@@ -176,7 +221,10 @@ async def test_a_file_that_cannot_be_read_is_told(program: Program) -> None:
 
 # What is in the file beside a good token, and what the warning says.
 ODD = {
-    "settings without a token": ("DISCORD_BOT_NAME7=music", ["DISCORD_BOT_NAME7", "There is no DISCORD_BOT_TOKEN7"]),
+    "settings without a token": (
+        "DISCORD_BOT_NAME7=music",
+        ["DISCORD_BOT_NAME7", "There is no DISCORD_BOT_TOKEN7"],
+    ),
     "an underscore too many": (
         "DISCORD_BOT_TOKEN_2=x",
         ["DISCORD_BOT_TOKEN_2 (.env, line 2)", "Did you mean DISCORD_BOT_TOKEN2?"],
@@ -220,7 +268,9 @@ def test_a_variable_that_the_environment_cannot_hold_is_a_warning(
     assert os.environ["SHORT"] == "x"
 
 
-async def test_a_token_of_an_unusual_form_is_a_warning(program: Program, discord: LocalDiscord) -> None:
+async def test_a_token_of_an_unusual_form_is_a_warning(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot", token="an-odd-looking-token"))
     await program.start()
     await program.logged("ready as bot")
@@ -230,7 +280,9 @@ async def test_a_token_of_an_unusual_form_is_a_warning(program: Program, discord
 
 
 @needs_file_modes
-async def test_a_file_that_others_can_read_is_a_warning(program: Program, discord: LocalDiscord) -> None:
+async def test_a_file_that_others_can_read_is_a_warning(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot"))
     (program.folder / ".env").chmod(0o644)
     await program.start()

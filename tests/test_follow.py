@@ -14,7 +14,9 @@ from .local_discord import Account, LocalDiscord, faults
 from .program import Program, needs_posix_signals, until
 
 
-async def start(program: Program, *bots: Account, arguments: tuple[str, ...] = (), extra: str = "") -> None:
+async def start(
+    program: Program, *bots: Account, arguments: tuple[str, ...] = (), extra: str = ""
+) -> None:
     program.write_env(*bots, extra=extra)
     await program.start(*arguments)
     await program.logged(f"{len(bots)} of {len(bots)} bots are ready", timeout=40)
@@ -22,10 +24,15 @@ async def start(program: Program, *bots: Account, arguments: tuple[str, ...] = (
 
 def untouched(*bots: Account) -> bool:
     """Whether each bot has had one session, and no other, since the start."""
-    return all(len(bot.identifies) == 1 and not bot.resumes and not bot.client_closes and bot.ready for bot in bots)
+    return all(
+        len(bot.identifies) == 1 and not bot.resumes and not bot.client_closes and bot.ready
+        for bot in bots
+    )
 
 
-async def test_a_new_bot_logs_in_and_a_removed_one_leaves_with_1000(program: Program, discord: LocalDiscord) -> None:
+async def test_a_new_bot_logs_in_and_a_removed_one_leaves_with_1000(
+    program: Program, discord: LocalDiscord
+) -> None:
     stays, goes, comes = (discord.add_bot(name) for name in ("stays", "goes", "comes"))
     await start(program, stays, goes)
     program.write_env(stays, extra=f"DISCORD_BOT_TOKEN7={comes.token}\nDISCORD_BOT_NAME7=comes")
@@ -39,8 +46,12 @@ async def test_a_new_bot_logs_in_and_a_removed_one_leaves_with_1000(program: Pro
     program.assert_clean()
 
 
-@pytest.mark.parametrize("setting", ["PREFIX2=?", "INTENTS2=guilds", "EXTENSIONS2=extra", "NAME9=x", "PREFIX=!"])
-async def test_a_changed_setting_restarts_that_bot_alone(setting: str, program: Program, discord: LocalDiscord) -> None:
+@pytest.mark.parametrize(
+    "setting", ["PREFIX2=?", "INTENTS2=guilds", "EXTENSIONS2=extra", "NAME9=x", "PREFIX=!"]
+)
+async def test_a_changed_setting_restarts_that_bot_alone(
+    setting: str, program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     (program.folder / "extra.py").write_text("async def setup(bot):\n    pass\n")
     await start(program, one, two)
@@ -74,7 +85,9 @@ async def test_a_new_token_of_a_bot_is_taken(program: Program, discord: LocalDis
     assert await program.stop() == 0
 
 
-async def test_bots_whose_tokens_only_change_places_are_not_touched(program: Program, discord: LocalDiscord) -> None:
+async def test_bots_whose_tokens_only_change_places_are_not_touched(
+    program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     await start(program, one, two)
     program.write_env(two, one)
@@ -84,11 +97,15 @@ async def test_bots_whose_tokens_only_change_places_are_not_touched(program: Pro
     program.assert_clean()
 
 
-async def test_a_comment_an_order_and_a_name_change_nothing_in_discord(program: Program, discord: LocalDiscord) -> None:
+async def test_a_comment_an_order_and_a_name_change_nothing_in_discord(
+    program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     await start(program, one, two)
     lines = [f"DISCORD_BOT_TOKEN2={two.token}", "# a comment", f"DISCORD_BOT_TOKEN1={one.token}"]
-    (program.folder / ".env").write_text("\n".join([*lines, "DISCORD_BOT_NAME1=first", "DISCORD_BOT_NAME2=two"]))
+    (program.folder / ".env").write_text(
+        "\n".join([*lines, "DISCORD_BOT_NAME1=first", "DISCORD_BOT_NAME2=two"])
+    )
     await asyncio.sleep(3)
     assert untouched(one, two)
     await faults.ask_to_reconnect()(one.live[0])
@@ -108,7 +125,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("how", BAD)
-async def test_the_bots_run_on_when_the_file(how: str, program: Program, discord: LocalDiscord) -> None:
+async def test_the_bots_run_on_when_the_file(
+    how: str, program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     await start(program, one)
     path = program.folder / ".env"
@@ -131,7 +150,9 @@ async def test_a_file_that_is_written_in_pieces_is_read_when_it_is_whole(
 ) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     await start(program, one)
-    text = f"DISCORD_BOT_TOKEN1={one.token}\nDISCORD_BOT_NAME1=one\nDISCORD_BOT_TOKEN2={two.token}\n"
+    text = (
+        f"DISCORD_BOT_TOKEN1={one.token}\nDISCORD_BOT_NAME1=one\nDISCORD_BOT_TOKEN2={two.token}\n"
+    )
     with (program.folder / ".env").open("w") as file:
         for start_at in range(0, len(text), 12):
             file.write(text[start_at : start_at + 12])
@@ -151,14 +172,18 @@ async def test_a_file_that_is_replaced_is_followed(program: Program, discord: Lo
         before = (program.folder / ".env").stat()
         program.write_env(*bots)
         (program.folder / ".env").rename(program.folder / "new")
-        os.utime(program.folder / "new", ns=(before.st_atime_ns, before.st_mtime_ns))  # as a sync tool may do
+        os.utime(
+            program.folder / "new", ns=(before.st_atime_ns, before.st_mtime_ns)
+        )  # as a sync tool may do
         (program.folder / "new").rename(program.folder / ".env")
         await until(lambda bots=bots: two.ready == (two in bots))
     assert untouched(one)
     assert await program.stop() == 0
 
 
-async def test_the_file_is_opened_only_after_a_save(program: Program, discord: LocalDiscord) -> None:
+async def test_the_file_is_opened_only_after_a_save(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.extend(
         """
@@ -178,7 +203,9 @@ async def test_the_file_is_opened_only_after_a_save(program: Program, discord: L
     assert await program.stop() == 0
 
 
-async def test_many_saves_in_a_row_end_with_the_last(program: Program, discord: LocalDiscord) -> None:
+async def test_many_saves_in_a_row_end_with_the_last(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(6)]
     await start(program, bots[0])
     for turn in range(40):
@@ -191,7 +218,9 @@ async def test_many_saves_in_a_row_end_with_the_last(program: Program, discord: 
     program.assert_clean()
 
 
-async def test_ten_bots_more_do_not_touch_the_fifty(program: Program, discord: LocalDiscord) -> None:
+async def test_ten_bots_more_do_not_touch_the_fifty(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(60)]
     await start(program, *bots[:50])
     program.write_env(*bots)
@@ -204,7 +233,9 @@ async def test_ten_bots_more_do_not_touch_the_fifty(program: Program, discord: L
 
 
 @pytest.mark.parametrize("delay", [1.2, 1.4, 1.6])
-async def test_a_stop_in_the_middle_of_a_change_is_clean(delay: float, program: Program, discord: LocalDiscord) -> None:
+async def test_a_stop_in_the_middle_of_a_change_is_clean(
+    delay: float, program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(20)]
     discord.round_trip = 0.1
     await start(program, *bots[:10])
@@ -230,7 +261,11 @@ async def test_the_process_environment_still_wins(program: Program, discord: Loc
 async def test_sighup_follows_the_file_and_starts_the_bots_that_had_stopped(
     program: Program, discord: LocalDiscord
 ) -> None:
-    one, two, off = discord.add_bot("one"), discord.add_bot("two"), discord.add_bot("off", privileged=set())
+    one, two, off = (
+        discord.add_bot("one"),
+        discord.add_bot("two"),
+        discord.add_bot("off", privileged=set()),
+    )
     program.write_env(one, off)
     await program.start("--no-watch")
     await program.logged("1 of 2 bots are ready")
@@ -249,8 +284,14 @@ async def test_sighup_follows_the_file_and_starts_the_bots_that_had_stopped(
     program.assert_clean()
 
 
-async def test_a_save_starts_the_bots_that_had_stopped(program: Program, discord: LocalDiscord) -> None:
-    one, refused, good = discord.add_bot("one"), discord.add_bot("bot", token_reset=True), discord.add_bot("bot")
+async def test_a_save_starts_the_bots_that_had_stopped(
+    program: Program, discord: LocalDiscord
+) -> None:
+    one, refused, good = (
+        discord.add_bot("one"),
+        discord.add_bot("bot", token_reset=True),
+        discord.add_bot("bot"),
+    )
     program.write_env(one, refused)
     await program.start()
     await program.logged("1 of 2 bots are ready")
@@ -282,7 +323,9 @@ async def test_the_program_ends_when_the_bots_that_came_later_have_ended_too(
     assert await program.end() == 78
 
 
-async def test_a_file_that_is_gone_for_a_moment_is_no_alarm(program: Program, discord: LocalDiscord) -> None:
+async def test_a_file_that_is_gone_for_a_moment_is_no_alarm(
+    program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     await start(program, one)
     (program.folder / ".env").unlink()
@@ -306,7 +349,9 @@ async def test_a_variable_that_the_environment_cannot_hold_does_no_harm(
 
 
 @needs_posix_signals
-async def test_a_reload_during_a_stop_starts_nothing(program: Program, discord: LocalDiscord) -> None:
+async def test_a_reload_during_a_stop_starts_nothing(
+    program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     code = """
         import asyncio
@@ -325,7 +370,9 @@ async def test_a_reload_during_a_stop_starts_nothing(program: Program, discord: 
     program.assert_clean()
 
 
-async def test_a_bot_that_only_names_can_be_removed(program: Program, discord: LocalDiscord) -> None:
+async def test_a_bot_that_only_names_can_be_removed(
+    program: Program, discord: LocalDiscord
+) -> None:
     one, two = discord.add_bot("one"), discord.add_bot("two")
     await start(program, one, two, arguments=("--only", "1,2"))
     program.write_env(one)

@@ -11,7 +11,9 @@ from .local_discord import Guild, LocalDiscord, User, faults
 from .program import Program, until
 
 
-async def test_every_bot_of_the_env_file_comes_up_and_answers(program: Program, discord: LocalDiscord) -> None:
+async def test_every_bot_of_the_env_file_comes_up_and_answers(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(name) for name in ("one", "two", "three")]
     program.write_env(*bots)
     await program.start()
@@ -41,7 +43,9 @@ async def test_a_bot_comes_up_with_each_compression_of_the_gateway(
     program.assert_clean()
 
 
-async def test_a_bot_answers_people_alone_and_mentions_nobody(program: Program, discord: LocalDiscord) -> None:
+async def test_a_bot_answers_people_alone_and_mentions_nobody(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
     await program.start()
@@ -61,7 +65,11 @@ async def test_a_bot_answers_people_alone_and_mentions_nobody(program: Program, 
 
 REFUSALS = {
     "the token at the login": ("GET /users/@me", faults.status(401), "Discord refuses this token"),
-    "the token after the login": ("GET /oauth2/applications/@me", faults.status(401), "Discord refuses this token"),
+    "the token after the login": (
+        "GET /oauth2/applications/@me",
+        faults.status(401),
+        "Discord refuses this token",
+    ),
     "the token at the gateway": ("identify", faults.close(4004), "Discord refuses this token"),
     "the shard": ("identify", faults.close(4010), "close code 4010"),
     "the gateway version": ("identify", faults.close(4012), "close code 4012"),
@@ -196,7 +204,9 @@ async def test_a_login_without_an_answer_delays_nobody_and_can_be_stopped(
     program.assert_clean()
 
 
-async def test_a_login_without_an_answer_is_given_up_and_tried_again(program: Program, discord: LocalDiscord) -> None:
+async def test_a_login_without_an_answer_is_given_up_and_tried_again(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.hang(), times=1)
     program.change_script("LOGIN_TIMEOUT = 30", "LOGIN_TIMEOUT = 1")
@@ -208,7 +218,9 @@ async def test_a_login_without_an_answer_is_given_up_and_tried_again(program: Pr
     program.assert_clean()
 
 
-async def test_a_gateway_without_an_answer_is_given_up_and_tried_again(program: Program, discord: LocalDiscord) -> None:
+async def test_a_gateway_without_an_answer_is_given_up_and_tried_again(
+    program: Program, discord: LocalDiscord
+) -> None:
     discord.fail("upgrade", faults.hang(), times=1)
     program.change_script("CONNECT_TIMEOUT = 30", "CONNECT_TIMEOUT = 1")
     program.write_env(discord.add_bot("bot"))
@@ -234,7 +246,9 @@ async def test_a_gateway_that_stays_away_is_tried_again_by_the_same_client(
     program.assert_clean()
 
 
-async def test_discord_asks_to_reconnect_and_the_bot_resumes(program: Program, discord: LocalDiscord) -> None:
+async def test_discord_asks_to_reconnect_and_the_bot_resumes(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
     await program.start()
@@ -262,7 +276,9 @@ async def test_a_gateway_that_stops_answering_heartbeats_is_left_and_resumed(
     assert await program.stop() == 0
 
 
-async def test_a_bot_that_discord_wants_sharded_runs_with_its_shards(program: Program, discord: LocalDiscord) -> None:
+async def test_a_bot_that_discord_wants_sharded_runs_with_its_shards(
+    program: Program, discord: LocalDiscord
+) -> None:
     guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(1, 7)]
     big = discord.add_bot("big", guilds=guilds, shards=2, sharding_required=True)
     small = discord.add_bot("small")
@@ -278,7 +294,9 @@ async def test_a_bot_that_discord_wants_sharded_runs_with_its_shards(program: Pr
     program.assert_clean()
 
 
-async def test_a_refusal_is_not_asked_for_again_by_every_shard(program: Program, discord: LocalDiscord) -> None:
+async def test_a_refusal_is_not_asked_for_again_by_every_shard(
+    program: Program, discord: LocalDiscord
+) -> None:
     guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(12)]
     bot = discord.add_bot("bot", guilds=guilds, shards=4, privileged=set())
     program.write_env(bot)
@@ -306,7 +324,9 @@ async def test_shards_that_reconnect_one_after_another_stay_in_their_sessions(
     program.assert_clean()
 
 
-async def test_too_few_shards_by_discords_own_number_need_a_person(program: Program, discord: LocalDiscord) -> None:
+async def test_too_few_shards_by_discords_own_number_need_a_person(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     bot.fail("identify", faults.close(4011))
     program.write_env(bot)
@@ -316,7 +336,9 @@ async def test_too_few_shards_by_discords_own_number_need_a_person(program: Prog
     program.assert_clean()
 
 
-async def test_a_voice_connection_is_no_gateway_connection(program: Program, discord: LocalDiscord) -> None:
+async def test_a_voice_connection_is_no_gateway_connection(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     # What discord.py's voice client does; a real one needs packages that this program does not.
     code = """
@@ -331,7 +353,9 @@ async def test_a_voice_connection_is_no_gateway_connection(program: Program, dis
             bot.add_listener(on_message)
         """
     (program.folder / "voice.py").write_text(textwrap.dedent(code))
-    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=voice\nDISCORD_BOT_INTENTS=all,-members,-presences")
+    program.write_env(
+        bot, extra="DISCORD_BOT_EXTENSIONS=voice\nDISCORD_BOT_INTENTS=all,-members,-presences"
+    )
     await program.start()
     await program.logged("ready as bot")
     await discord.say(discord.gateway_url)
@@ -341,8 +365,14 @@ async def test_a_voice_connection_is_no_gateway_connection(program: Program, dis
     program.assert_clean()
 
 
-async def test_the_summary_says_what_the_others_lack(program: Program, discord: LocalDiscord) -> None:
-    bots = [discord.add_bot("good"), discord.add_bot("off", privileged=set()), discord.add_bot("flaky")]
+async def test_the_summary_says_what_the_others_lack(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bots = [
+        discord.add_bot("good"),
+        discord.add_bot("off", privileged=set()),
+        discord.add_bot("flaky"),
+    ]
     bots[2].fail("GET /users/@me", faults.status(503))
     program.write_env(*bots)
     await program.start()
@@ -352,7 +382,9 @@ async def test_the_summary_says_what_the_others_lack(program: Program, discord: 
     assert await program.stop() == 0
 
 
-async def test_the_summary_waits_only_for_so_long_and_comes_once(program: Program, discord: LocalDiscord) -> None:
+async def test_the_summary_waits_only_for_so_long_and_comes_once(
+    program: Program, discord: LocalDiscord
+) -> None:
     good, slow, away = (discord.add_bot(name) for name in ("good", "slow", "away"))
     slow.fail("GET /users/@me", faults.hang())
     away.fail("GET /users/@me", faults.status(503))
@@ -365,7 +397,9 @@ async def test_the_summary_waits_only_for_so_long_and_comes_once(program: Progra
     assert await program.stop() == 0
 
 
-async def test_the_summary_of_bots_that_settled_is_not_said_again(program: Program, discord: LocalDiscord) -> None:
+async def test_the_summary_of_bots_that_settled_is_not_said_again(
+    program: Program, discord: LocalDiscord
+) -> None:
     good, away = discord.add_bot("good"), discord.add_bot("away")
     away.fail("GET /users/@me", faults.status(503))
     program.change_script("SETTLE_TIMEOUT = 30", "SETTLE_TIMEOUT = 2")
@@ -377,7 +411,9 @@ async def test_the_summary_of_bots_that_settled_is_not_said_again(program: Progr
     assert await program.stop() == 0
 
 
-async def test_hundred_bots_come_up_and_stop_together(program: Program, discord: LocalDiscord) -> None:
+async def test_hundred_bots_come_up_and_stop_together(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(100)]
     program.write_env(*bots)
     await program.start()

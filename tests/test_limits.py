@@ -16,7 +16,10 @@ LOOPS = {
     "every session is cut right after READY": {"ready": faults.drop()},
     "every IDENTIFY is an invalid session": {"identify": faults.invalid_session()},
     "every connection is closed before HELLO": {"connect": faults.close(4000)},
-    "every session is asked to reconnect": {"ready": faults.ask_to_reconnect(), "resume": faults.ask_to_reconnect()},
+    "every session is asked to reconnect": {
+        "ready": faults.ask_to_reconnect(),
+        "resume": faults.ask_to_reconnect(),
+    },
 }
 
 
@@ -38,7 +41,9 @@ async def test_no_tight_loop_where(name: str, program: Program, discord: LocalDi
     program.assert_clean()
 
 
-async def test_a_block_of_the_address_pauses_every_bot_together(program: Program, discord: LocalDiscord) -> None:
+async def test_a_block_of_the_address_pauses_every_bot_together(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(10)]
     discord.fail("REST", faults.cloudflare_block(retry_after=3), times=10)
     program.write_env(*bots)
@@ -51,7 +56,9 @@ async def test_a_block_of_the_address_pauses_every_bot_together(program: Program
     program.assert_clean()
 
 
-async def test_a_block_that_lasts_is_found_out_by_few_requests(program: Program, discord: LocalDiscord) -> None:
+async def test_a_block_that_lasts_is_found_out_by_few_requests(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(20)]
     discord.fail("REST", faults.cloudflare_block(retry_after=2))
     program.write_env(*bots)
@@ -63,7 +70,9 @@ async def test_a_block_that_lasts_is_found_out_by_few_requests(program: Program,
     program.assert_clean()
 
 
-async def test_a_block_at_the_gateway_pauses_the_bots_too(program: Program, discord: LocalDiscord) -> None:
+async def test_a_block_at_the_gateway_pauses_the_bots_too(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     discord.fail("upgrade", faults.cloudflare_block(retry_after=2), times=1)
     program.write_env(bot)
@@ -74,7 +83,9 @@ async def test_a_block_at_the_gateway_pauses_the_bots_too(program: Program, disc
     program.assert_clean()
 
 
-async def test_a_rate_limit_of_discord_is_waited_for(program: Program, discord: LocalDiscord) -> None:
+async def test_a_rate_limit_of_discord_is_waited_for(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.rate_limited(0.5), times=1)
     program.write_env(bot)
@@ -85,7 +96,9 @@ async def test_a_rate_limit_of_discord_is_waited_for(program: Program, discord: 
     assert await program.stop() == 0
 
 
-async def test_a_rate_limit_that_is_long_is_waited_for_too(program: Program, discord: LocalDiscord) -> None:
+async def test_a_rate_limit_that_is_long_is_waited_for_too(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /users/@me", faults.rate_limited(4), times=1)
     program.change_script("LOGIN_TIMEOUT = 30", "LOGIN_TIMEOUT = 2")

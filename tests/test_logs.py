@@ -10,7 +10,9 @@ from .program import Program, until
 PREFIX = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(\w+) *\] ([\w.]+): (.*)$")
 
 
-async def test_each_line_of_discord_py_carries_the_bots_name(program: Program, discord: LocalDiscord) -> None:
+async def test_each_line_of_discord_py_carries_the_bots_name(
+    program: Program, discord: LocalDiscord
+) -> None:
     discord.heartbeat_interval_ms = 100
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
@@ -24,10 +26,15 @@ async def test_each_line_of_discord_py_carries_the_bots_name(program: Program, d
     library = [match for match in lines if match[2].startswith("discord.")]
     assert {match[2] for match in library} >= {"discord.client", "discord.gateway", "discord.http"}
     assert all(match[3].startswith(("[one] ", "[two] ")) for match in library)
-    assert {match[3][:5] for match in library if "websocket alive" in match[3]} == {"[one]", "[two]"}
+    assert {match[3][:5] for match in library if "websocket alive" in match[3]} == {
+        "[one]",
+        "[two]",
+    }
 
 
-async def test_the_programs_own_lines_carry_no_bots_name(program: Program, discord: LocalDiscord) -> None:
+async def test_the_programs_own_lines_carry_no_bots_name(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("one"))
     await program.start()
     await program.logged("1 of 1 bots are ready")
@@ -37,7 +44,9 @@ async def test_the_programs_own_lines_carry_no_bots_name(program: Program, disco
         assert f"run_bots: {words}" in line
 
 
-async def test_a_ready_bot_is_named_with_its_id_and_servers(program: Program, discord: LocalDiscord) -> None:
+async def test_a_ready_bot_is_named_with_its_id_and_servers(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("music")
     program.write_env(bot)
     await program.start()
@@ -82,7 +91,9 @@ async def test_an_unexpected_exception_is_shown_with_its_traceback_and_tried_aga
     assert "Unexpected error: KeyError('type')" in program.stderr
 
 
-async def test_no_token_is_printed_whatever_happens(program: Program, discord: LocalDiscord) -> None:
+async def test_no_token_is_printed_whatever_happens(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(name) for name in ("one", "two", "three", "four")]
     bots[1].token_reset = True
     bots[2].fail("identify", faults.close(4004))

@@ -37,7 +37,10 @@ PLAIN = """
                 await message.channel.send(f"number {self.count}")
     """
 CLIENT = "self._live(Bot(self.settings))"
-SHORT_WAITS = (("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"), ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"))
+SHORT_WAITS = (
+    ("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"),
+    ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"),
+)
 
 
 def use_plain_client(program: Program) -> None:
@@ -46,7 +49,9 @@ def use_plain_client(program: Program) -> None:
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
-async def test_a_client_and_its_session_survive_an_outage(kind: str, program: Program, discord: LocalDiscord) -> None:
+async def test_a_client_and_its_session_survive_an_outage(
+    kind: str, program: Program, discord: LocalDiscord
+) -> None:
     guilds = [discord.guild, Guild("another", id=discord.guild.id + (1 << 22))]
     bot = discord.add_bot("bot", guilds=guilds, shards=2 if kind == "two shards" else 1)
     for change in SHORT_WAITS:  # discord.py is handed back its wait again and again
@@ -115,7 +120,9 @@ async def test_a_plain_client_comes_up_though_its_first_connection_is(
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
-async def test_a_session_that_is_over_is_no_failure(kind: str, program: Program, discord: LocalDiscord) -> None:
+async def test_a_session_that_is_over_is_no_failure(
+    kind: str, program: Program, discord: LocalDiscord
+) -> None:
     guilds = [discord.guild, Guild("another", id=discord.guild.id + (1 << 22))]
     bot = discord.add_bot("bot", guilds=guilds, shards=2 if kind == "two shards" else 1)
     if kind == "plain":
@@ -139,7 +146,9 @@ async def test_a_session_that_is_over_is_no_failure(kind: str, program: Program,
 
 
 @needs_posix_signals
-async def test_sighup_ends_the_waits_for_the_network(program: Program, discord: LocalDiscord) -> None:
+async def test_sighup_ends_the_waits_for_the_network(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.change_script("longest = min(NETWORK_DELAY, 2**self.unreached)", "longest = 1000")
     program.write_env(*bots)
@@ -157,8 +166,12 @@ async def test_the_first_bot_that_gets_through_ends_the_waits_of_the_others(
     program: Program, discord: LocalDiscord
 ) -> None:
     bots = [discord.add_bot(f"bot{n}") for n in range(4)]
-    program.change_script("longest = min(NETWORK_DELAY, 2**self.unreached)", "longest = next(WAITS)")
-    program.change_script("class Pace:", "WAITS = iter([1000, 1000, 1000] + [1] * 1000)\n\n\nclass Pace:")
+    program.change_script(
+        "longest = min(NETWORK_DELAY, 2**self.unreached)", "longest = next(WAITS)"
+    )
+    program.change_script(
+        "class Pace:", "WAITS = iter([1000, 1000, 1000] + [1] * 1000)\n\n\nclass Pace:"
+    )
     program.write_env(*bots)
     await discord.stop()
     await program.start()
@@ -196,7 +209,9 @@ async def test_an_identify_without_an_answer_is_given_up_and_tried_again(
     program.assert_clean()
 
 
-async def test_a_page_in_the_place_of_the_gateway_is_called_that(program: Program, discord: LocalDiscord) -> None:
+async def test_a_page_in_the_place_of_the_gateway_is_called_that(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     discord.fail("upgrade", faults.captive_portal(), times=1)
     program.write_env(bot)
@@ -217,7 +232,9 @@ async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
     await program.logged("ready as bot")
     await discord.stop()
     await program.logged("The gateway connection was lost")
-    (line,) = [line for line in program.lines_of("bot") if "The gateway connection was lost" in line]
+    (line,) = [
+        line for line in program.lines_of("bot") if "The gateway connection was lost" in line
+    ]
     went_away = line[1:20]
     await program.logged("Discord cannot be reached", times=4)
     program.send(signal.SIGUSR1)
@@ -249,14 +266,18 @@ async def test_a_bot_that_has_few_identifies_left_waits_until_they_are_counted_a
     program.assert_clean()
 
 
-async def test_check_shows_how_many_identifies_are_left(program: Program, discord: LocalDiscord) -> None:
+async def test_check_shows_how_many_identifies_are_left(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot", used_before=777))
     await program.start("--check")
     assert await program.end() == 0
     assert program.stdout.splitlines()[1].split()[-1] == "223"
 
 
-async def test_shards_identify_side_by_side_where_discord_allows_it(program: Program, discord: LocalDiscord) -> None:
+async def test_shards_identify_side_by_side_where_discord_allows_it(
+    program: Program, discord: LocalDiscord
+) -> None:
     guilds = [Guild(f"server {n}", id=(n << 22) + 1) for n in range(8)]
     big = discord.add_bot("big", guilds=guilds, shards=8, max_concurrency=8)
     program.write_env(big)
@@ -279,7 +300,9 @@ WORLDS = {
 
 
 @pytest.mark.parametrize("what", WORLDS)
-async def test_a_setup_is_tried_again_that_fails_because_of(what: str, program: Program, discord: LocalDiscord) -> None:
+async def test_a_setup_is_tried_again_that_fails_because_of(
+    what: str, program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     code = f"""
         import asyncio, os
@@ -320,7 +343,9 @@ async def test_a_setup_whose_upload_of_commands_gets_a_503_is_tried_again(
     program.assert_clean()
 
 
-async def test_a_setup_that_does_not_end_is_named_and_check_says_so(program: Program, discord: LocalDiscord) -> None:
+async def test_a_setup_that_does_not_end_is_named_and_check_says_so(
+    program: Program, discord: LocalDiscord
+) -> None:
     write(program, "waiting.py", "async def setup(bot):\n    await bot.wait_until_ready()\n")
     program.change_script("SETUP_TIMEOUT = 60", "SETUP_TIMEOUT = 1")
     program.write_env(discord.add_bot("bot"), extra="DISCORD_BOT_EXTENSIONS1=waiting")
@@ -334,7 +359,9 @@ async def test_a_setup_that_does_not_end_is_named_and_check_says_so(program: Pro
     program.assert_clean()
 
 
-async def test_a_setup_does_not_run_again_after_an_outage(program: Program, discord: LocalDiscord) -> None:
+async def test_a_setup_does_not_run_again_after_an_outage(
+    program: Program, discord: LocalDiscord
+) -> None:
     code = """
         import asyncio
 
@@ -482,7 +509,9 @@ async def test_an_invalid_session_in_the_place_of_hello_is_no_tight_loop(
     assert await program.stop() == 0
 
 
-async def test_a_count_that_begins_anew_at_once_is_no_tight_loop(program: Program, discord: LocalDiscord) -> None:
+async def test_a_count_that_begins_anew_at_once_is_no_tight_loop(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot", used_before=600, reset_after=0)
     program.write_env(bot)
     await program.start()
@@ -492,7 +521,9 @@ async def test_a_count_that_begins_anew_at_once_is_no_tight_loop(program: Progra
     assert await program.stop() == 0
 
 
-async def test_a_page_in_the_place_of_discords_count_is_tried_again(program: Program, discord: LocalDiscord) -> None:
+async def test_a_page_in_the_place_of_discords_count_is_tried_again(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     bot.fail("GET /gateway/bot", faults.captive_portal(), times=1)
     program.write_env(bot)
@@ -514,9 +545,13 @@ discord.shard.asyncio = discord.client.asyncio = impatient
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
-async def test_a_connection_without_hello_costs_no_session(kind: str, program: Program, discord: LocalDiscord) -> None:
+async def test_a_connection_without_hello_costs_no_session(
+    kind: str, program: Program, discord: LocalDiscord
+) -> None:
     guilds = [discord.guild, Guild("another", id=discord.guild.id + (1 << 22))]
-    bot = discord.add_bot("bot", guilds=guilds, shards=2 if kind == "two shards" else 1, max_concurrency=2)
+    bot = discord.add_bot(
+        "bot", guilds=guilds, shards=2 if kind == "two shards" else 1, max_concurrency=2
+    )
     program.change_script("discord.http.Discord", SHORT_PATIENCE + "discord.http.Discord")
     program.change_script("HELLO_TIMEOUT = 10", "HELLO_TIMEOUT = 2")
     program.change_script("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1")
@@ -566,7 +601,9 @@ WORKS_ON = """
     """
 
 
-async def test_a_client_that_has_ended_cannot_close_the_next_one(program: Program, discord: LocalDiscord) -> None:
+async def test_a_client_that_has_ended_cannot_close_the_next_one(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.change_script("TASKS_UNTIL = 8", "TASKS_UNTIL = 0.1")
     program.extend(WORKS_ON % 3)
@@ -585,7 +622,11 @@ async def test_a_client_that_has_ended_cannot_close_the_next_one(program: Progra
 async def test_a_close_in_a_bots_own_clean_up_does_not_wait_for_itself(
     where: str, program: Program, discord: LocalDiscord
 ) -> None:
-    program.extend(WORKS_ON % 0 if where == "finally" else "async def cog_unload(self):\n    await self.bot.close()\n")
+    program.extend(
+        WORKS_ON % 0
+        if where == "finally"
+        else "async def cog_unload(self):\n    await self.bot.close()\n"
+    )
     program.write_env(discord.add_bot("bot"))
     await program.start()
     await program.logged("ready as bot")
@@ -612,7 +653,9 @@ async def test_a_stop_while_a_connection_is_being_made_starts_no_session(
 
 
 @needs_posix_signals
-async def test_a_save_while_a_refused_bot_ends_starts_it_again(program: Program, discord: LocalDiscord) -> None:
+async def test_a_save_while_a_refused_bot_ends_starts_it_again(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot, other = discord.add_bot("bot"), discord.add_bot("other")
     program.extend("async def cog_unload(self):\n    await asyncio.sleep(2)\n")
     program.write_env(bot, other)

@@ -196,7 +196,9 @@ def test_piped_lines_are_answered_by_every_bot_on_stdout(tmp_path: Path) -> None
 
 def test_it_needs_no_termios_which_windows_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "termios.py").write_text("raise ModuleNotFoundError")
-    stdout, stderr = type_in(tmp_path, "ping", PYTHONPATH=os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
+    stdout, stderr = type_in(
+        tmp_path, "ping", PYTHONPATH=os.pathsep.join([str(tmp_path), str(SCRIPT.parent)])
+    )
     assert len(stdout) == 3
     assert not STRAY.search(stderr)
 
@@ -207,7 +209,9 @@ def test_ctrl_c_ends_it_quietly_in_a_terminal_and_leaves_the_terminal_as_it_was(
 
     terminal, inside = os.openpty()
     before = termios.tcgetattr(terminal)
-    with subprocess.Popen(COMMAND, cwd=SCRIPT.parent, stdin=inside, stdout=inside, stderr=inside) as process:
+    with subprocess.Popen(
+        COMMAND, cwd=SCRIPT.parent, stdin=inside, stdout=inside, stderr=inside
+    ) as process:
         output = b""
         try:
             while b"Alex> " not in output:
@@ -242,7 +246,9 @@ def test_it_runs_the_persons_own_settings_and_never_uses_a_real_token(tmp_path: 
         "    await ctx.send(os.environ['GREETING'] + ' ' + ctx.author.display_name)\n"
         "async def setup(bot): bot.add_command(hello)\n"
     )
-    stdout, stderr = type_in(tmp_path, "?hello", "ping", DISCORD_BOT_TOKEN4=f"{real}4", DISCORD_BOT_NAME4="dave")
+    stdout, stderr = type_in(
+        tmp_path, "?hello", "ping", DISCORD_BOT_TOKEN4=f"{real}4", DISCORD_BOT_NAME4="dave"
+    )
     assert stdout[0] == "greeter: Good day Alex"
     assert sorted(stdout[1:]) == ["bot2: pong", "dave: pong"]
     assert "made-up-secret" not in stderr
@@ -255,14 +261,24 @@ def test_a_fresh_copy_of_the_example_env_file_runs(tmp_path: Path) -> None:
     command = [*COMMAND, "--env-file", "my.env"]
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, input="ping\n", capture_output=True, text=True, timeout=50
+        command,
+        cwd=tmp_path,
+        env=environment,
+        input="ping\n",
+        capture_output=True,
+        text=True,
+        timeout=50,
     )
     assert sorted(done.stdout.splitlines()) == ["bot1: pong", "bot2: pong"]
 
 
-def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_messages(tmp_path: Path) -> None:
+def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_messages(
+    tmp_path: Path,
+) -> None:
     write_tour(tmp_path, TEXT_COMMANDS)
-    stdout, stderr = type_in(tmp_path, "!hello @sam", "!show", "--as Zoe", "!whisper", "!ban @Sam", "!talk", "!clear")
+    stdout, stderr = type_in(
+        tmp_path, "!hello @sam", "!show", "--as Zoe", "!whisper", "!ban @Sam", "!talk", "!clear"
+    )
     assert stdout == [
         "music → Alex: Hello @Sam!",
         "music edits: Goodbye.",
@@ -277,10 +293,28 @@ def test_it_shows_replies_edits_reactions_deletions_embeds_files_and_direct_mess
     assert "music asks Discord for PUT /guilds/" in stderr
 
 
-def test_a_person_can_react_press_a_button_edit_reply_and_write_direct_messages(tmp_path: Path) -> None:
+def test_a_person_can_react_press_a_button_edit_reply_and_write_direct_messages(
+    tmp_path: Path,
+) -> None:
     write_tour(tmp_path, TEXT_COMMANDS)
-    lines = ["!ask", "--react 👍", "--react :thumbsup:", "one", "--edit two", "--click later", "--click B | c"]
-    lines += ["--click yes", "--click yes", "--delete", "--dm music", "!ask", "--reply !ask", "--channel"]
+    lines = [
+        "!ask",
+        "--react 👍",
+        "--react :thumbsup:",
+        "one",
+        "--edit two",
+        "--click later",
+        "--click B | c",
+    ]
+    lines += [
+        "--click yes",
+        "--click yes",
+        "--delete",
+        "--dm music",
+        "!ask",
+        "--reply !ask",
+        "--channel",
+    ]
     stdout, stderr = type_in(tmp_path, *lines, "--foo", "--dm nobody")
     assert stdout == [
         "music: Sure? [👍 Yes] [Later (off)] [A | B | C]",
@@ -295,7 +329,8 @@ def test_a_person_can_react_press_a_button_edit_reply_and_write_direct_messages(
     assert "Give the emoji itself, such as: --react 👍" in stderr
     assert 'Alex deletes Alex\'s "two"' in stderr
     assert re.search(
-        r"There is no button \[later\] .* These are there: \[👍 Yes\] \[Later \(off\)\] \[A \| B \| C\]", stderr
+        r"There is no button \[later\] .* These are there: \[👍 Yes\] \[Later \(off\)\] \[A \| B \| C\]",
+        stderr,
     )
     assert re.search(r"There is no button \[yes\] .* There is none at all\.", stderr)
     assert "There is no --foo." in stderr
@@ -369,7 +404,10 @@ def test_a_bot_that_does_not_load_starts_when_its_file_is_mended(tmp_path: Path)
     assert stdout == "music: Sure? [👍 Yes] [Later (off)] [A | B | C]\n"
     assert "tour does not load. SyntaxError" in log
     assert "music is not ready." in log
-    assert "tour.py was changed. The bots start again." in log or "tour.py were changed. The bots start again." in log
+    assert (
+        "tour.py was changed. The bots start again." in log
+        or "tour.py were changed. The bots start again." in log
+    )
 
 
 async def test_a_restart_closes_every_bot_with_1000(
@@ -399,8 +437,13 @@ def test_it_ends_with_1_where_no_bot_can_run_and_nobody_can_mend_it(tmp_path: Pa
 
 def test_help_says_the_same_inside_and_outside(tmp_path: Path) -> None:
     _, inside = type_in(tmp_path, "--help")
-    done = subprocess.run([*COMMAND, "--help"], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*COMMAND, "--help"], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=30
+    )
     for name, (argument, text) in COMMANDS.items():
-        line = re.compile(rf"^  {name} {re.escape(argument)} +{re.escape(text)}$".replace("  +", " +"), re.MULTILINE)
+        line = re.compile(
+            rf"^  {name} {re.escape(argument)} +{re.escape(text)}$".replace("  +", " +"),
+            re.MULTILINE,
+        )
         assert line.search(inside)
         assert line.search(done.stdout)

@@ -94,7 +94,9 @@ async def test_a_bot_that_does_not_come_up_does_not_keep_systemd_waiting(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
-async def test_an_abstract_socket_is_told_too(program: Program, discord: LocalDiscord, tmp_path: Path) -> None:
+async def test_an_abstract_socket_is_told_too(
+    program: Program, discord: LocalDiscord, tmp_path: Path
+) -> None:
     address = "@" + str(tmp_path)[-90:]  # unique, and not too long
     systemd = Systemd(address)
     program.environment["NOTIFY_SOCKET"] = address
@@ -106,7 +108,9 @@ async def test_an_abstract_socket_is_told_too(program: Program, discord: LocalDi
 
 
 @needs_unix_sockets
-async def test_a_notify_socket_that_nobody_reads_harms_nothing(program: Program, discord: LocalDiscord) -> None:
+async def test_a_notify_socket_that_nobody_reads_harms_nothing(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.environment["NOTIFY_SOCKET"] = str(program.folder / "nobody")
     program.write_env(discord.add_bot("bot"))
     await program.start()
@@ -135,7 +139,9 @@ async def test_sigusr1_logs_one_line_for_each_bot(program: Program, discord: Loc
     await program.logged("off is stopped since", times=2)
     lines = [line for line in program.stderr[before:].splitlines() if " since " in line]
     assert len(lines) == 3
-    assert re.search(rf"up is ready since {TIME}, latency \d+ ms, 1 servers, 1 reconnects$", lines[0])
+    assert re.search(
+        rf"up is ready since {TIME}, latency \d+ ms, 1 servers, 1 reconnects$", lines[0]
+    )
     assert re.search(rf"down is (retrying|starting) since {TIME}", lines[1])
     assert re.search(rf"off is stopped since {TIME}, 0 reconnects: ", lines[2])
     assert up.ready

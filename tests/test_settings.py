@@ -37,7 +37,9 @@ async def test_a_named_env_file_that_is_missing_is_an_error(program: Program) ->
     program.assert_clean()
 
 
-async def test_an_env_file_in_another_place_can_be_named(program: Program, discord: LocalDiscord) -> None:
+async def test_an_env_file_in_another_place_can_be_named(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot"))
     (program.folder / ".env").rename(program.folder / "my bots.env")
     await program.start("--env-file", "my bots.env")
@@ -58,13 +60,19 @@ async def test_the_env_file_beside_the_script_is_the_second_choice(
     assert await program.stop() == 0
 
 
-async def test_bots_are_ordered_by_number_and_numbers_may_have_gaps(program: Program, discord: LocalDiscord) -> None:
+async def test_bots_are_ordered_by_number_and_numbers_may_have_gaps(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = {number: discord.add_bot(f"n{number}") for number in (12, 3, 1)}
     lines = [f"DISCORD_BOT_TOKEN{number}={bot.token}" for number, bot in bots.items()]
-    (program.folder / ".env").write_text("\n".join([*lines, "DISCORD_BOT_TOKEN2=", "DISCORD_BOT_NAME3=music"]))
+    (program.folder / ".env").write_text(
+        "\n".join([*lines, "DISCORD_BOT_TOKEN2=", "DISCORD_BOT_NAME3=music"])
+    )
     await program.start()
     await program.logged("3 of 3 bots are ready")
-    first_lines = [re.search(r"\[(bot\d+|music)\] logging in", line) for line in program.stderr.splitlines()]
+    first_lines = [
+        re.search(r"\[(bot\d+|music)\] logging in", line) for line in program.stderr.splitlines()
+    ]
     assert [match[1] for match in first_lines if match] == ["bot1", "music", "bot12"]
     assert await program.stop() == 0
 
@@ -79,7 +87,9 @@ async def test_the_process_environment_wins(program: Program, discord: LocalDisc
     assert not in_file.requests
 
 
-async def test_the_process_environment_alone_is_enough(program: Program, discord: LocalDiscord) -> None:
+async def test_the_process_environment_alone_is_enough(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.copy_script()  # so that nobody's .env is beside it
     program.environment["DISCORD_BOT_TOKEN5"] = discord.add_bot("bot").token
     await program.start()
@@ -143,7 +153,9 @@ async def test_a_lower_case_name_in_the_file_does_not_win_over_the_process_envir
 ) -> None:
     program.write_env(discord.add_bot("bot"), extra="weather_key=file\n")
     program.environment["WEATHER_KEY"] = "process"
-    program.extend('async def cog_load(self):\n    log.info("it is %s", os.environ["WEATHER_KEY"])\n')
+    program.extend(
+        'async def cog_load(self):\n    log.info("it is %s", os.environ["WEATHER_KEY"])\n'
+    )
     await program.start()
     await program.logged("it is process")
     assert await program.stop() == 0
@@ -189,7 +201,9 @@ async def test_wrong_usage_ends_with_2(program: Program) -> None:
 def test_the_inline_metadata_equals_the_requirements() -> None:
     block = re.search(r"(?m)^# /// script\n((?:#.*\n)+?)# ///$", SCRIPT.read_text(encoding="utf-8"))
     assert block is not None
-    metadata = tomllib.loads("".join(line.removeprefix("#").removeprefix(" ") for line in block[1].splitlines(True)))
+    metadata = tomllib.loads(
+        "".join(line.removeprefix("#").removeprefix(" ") for line in block[1].splitlines(True))
+    )
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert metadata["dependencies"] == [line for line in lines if not line.startswith("#")]
     assert metadata["requires-python"] == ">=3.11"
@@ -200,7 +214,10 @@ COMMANDS = [["run_bots.py"], ["-m", "tests.local_discord"], ["-m", "tests.benchm
 
 def find_python(version: str) -> Path | str | None:
     """A Python of this version, installed beside the one that runs the tests or on the PATH."""
-    for python in (*Path(sys.base_prefix).parent.glob(f"{version}.*/bin/python"), shutil.which(f"python{version}")):
+    for python in (
+        *Path(sys.base_prefix).parent.glob(f"{version}.*/bin/python"),
+        shutil.which(f"python{version}"),
+    ):
         if python and not subprocess.run([python, "--version"], capture_output=True).returncode:
             return python
     return None
@@ -221,14 +238,18 @@ def test_an_older_python_is_told_in_one_line(version: str) -> None:
 def test_a_missing_package_is_told_in_one_line() -> None:
     for command in COMMANDS:
         # -S leaves out the installed packages.
-        done = subprocess.run([sys.executable, "-S", "-E", *command], capture_output=True, encoding="utf-8", cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-S", "-E", *command], capture_output=True, encoding="utf-8", cwd=ROOT
+        )
         assert done.returncode == 78
         (line,) = done.stderr.splitlines()
         assert line.startswith("aiohttp is not installed. ")
         assert line.endswith(" python -m pip install -r requirements.txt")
 
 
-async def test_the_first_signal_may_come_before_the_bots(program: Program, discord: LocalDiscord) -> None:
+async def test_the_first_signal_may_come_before_the_bots(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot"))
     await program.start()
     await until(lambda: "1 bots from" in program.stderr)

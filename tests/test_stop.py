@@ -20,7 +20,9 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-async def test_a_signal_closes_every_bot_with_1000(number: int, program: Program, discord: LocalDiscord) -> None:
+async def test_a_signal_closes_every_bot_with_1000(
+    number: int, program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot(name) for name in ("one", "two")]
     program.write_env(*bots)
     await program.start()
@@ -88,7 +90,9 @@ async def test_a_stop_right_after_ready_is_clean(program: Program, discord: Loca
     assert not any(bot.online for bot in bots)
 
 
-async def test_a_stop_over_tls_reaches_discord_as_1000(tls_program: Program, tls_discord: LocalDiscord) -> None:
+async def test_a_stop_over_tls_reaches_discord_as_1000(
+    tls_program: Program, tls_discord: LocalDiscord
+) -> None:
     bots = [tls_discord.add_bot(f"bot{n}") for n in range(30)]
     tls_program.write_env(*bots)
     await tls_program.start()
@@ -99,7 +103,9 @@ async def test_a_stop_over_tls_reaches_discord_as_1000(tls_program: Program, tls
     tls_program.assert_clean()
 
 
-async def test_a_handler_that_runs_at_the_stop_leaves_no_line(program: Program, discord: LocalDiscord) -> None:
+async def test_a_handler_that_runs_at_the_stop_leaves_no_line(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
     program.extend(
@@ -134,7 +140,9 @@ async def test_a_bots_own_clean_up_runs(program: Program, discord: LocalDiscord)
     program.assert_clean()
 
 
-async def test_a_clean_up_can_wait_for_the_bots_tasks(program: Program, discord: LocalDiscord) -> None:
+async def test_a_clean_up_can_wait_for_the_bots_tasks(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot"))
     program.extend(
         """
@@ -195,7 +203,9 @@ async def test_a_task_can_save_as_it_is_cancelled_before_the_next_client_begins(
     program.assert_clean()
 
 
-async def test_a_clean_up_can_still_use_the_gateway(program: Program, discord: LocalDiscord) -> None:
+async def test_a_clean_up_can_still_use_the_gateway(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
     program.extend(
@@ -254,7 +264,9 @@ async def test_what_was_printed_is_written_also_by_a_program_that_has_to_be_cut_
 
 
 @needs_posix_signals
-async def test_a_stop_ends_though_nobody_reads_the_output(program: Program, discord: LocalDiscord) -> None:
+async def test_a_stop_ends_though_nobody_reads_the_output(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
     program.change_script("STOP_TIMEOUT = 9", "STOP_TIMEOUT = 1")
@@ -281,7 +293,9 @@ async def test_a_stop_ends_though_nobody_reads_the_output(program: Program, disc
         os.close(unread)
 
 
-async def test_code_behind_a_bots_own_close_still_runs(program: Program, discord: LocalDiscord) -> None:
+async def test_code_behind_a_bots_own_close_still_runs(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     program.write_env(bot)
     program.extend(
@@ -349,12 +363,16 @@ def make_stubborn(folder: Path, discord: LocalDiscord, name: str) -> tuple[Progr
     bots = [discord.add_bot(f"{name} 1"), discord.add_bot(f"{name} 2")]
     folder.mkdir()
     program = Program(folder, discord)
-    (folder / "stubborn.py").write_text(STUBBORN % textwrap.indent(textwrap.dedent(HANGS[name]), " " * 8))
+    (folder / "stubborn.py").write_text(
+        STUBBORN % textwrap.indent(textwrap.dedent(HANGS[name]), " " * 8)
+    )
     program.write_env(*bots, extra="DISCORD_BOT_EXTENSIONS=stubborn")
     return program, bots
 
 
-async def start_stubborn(folder: Path, discord: LocalDiscord, name: str) -> tuple[Program, list[Account]]:
+async def start_stubborn(
+    folder: Path, discord: LocalDiscord, name: str
+) -> tuple[Program, list[Account]]:
     program, bots = make_stubborn(folder, discord, name)
     await program.start()
     await program.logged("2 of 2 bots are ready")
@@ -417,8 +435,12 @@ async def test_bots_that_close_themselves_end_whatever_their_clean_up_does(
     await asyncio.gather(*map(close, list(waiting)))
 
 
-async def test_a_refused_bot_ends_whatever_its_clean_up_does(tmp_path: Path, discord: LocalDiscord) -> None:
-    program, bots = await start_stubborn(tmp_path / "bots", discord, "does not let itself be cancelled")
+async def test_a_refused_bot_ends_whatever_its_clean_up_does(
+    tmp_path: Path, discord: LocalDiscord
+) -> None:
+    program, bots = await start_stubborn(
+        tmp_path / "bots", discord, "does not let itself be cancelled"
+    )
     for bot in bots:
         bot.token_reset = True
         await bot.live[0].close(4004)
@@ -426,7 +448,9 @@ async def test_a_refused_bot_ends_whatever_its_clean_up_does(tmp_path: Path, dis
     program.assert_clean()
 
 
-async def test_a_bot_that_reconnects_leaves_whatever_its_clean_up_does(tmp_path: Path, discord: LocalDiscord) -> None:
+async def test_a_bot_that_reconnects_leaves_whatever_its_clean_up_does(
+    tmp_path: Path, discord: LocalDiscord
+) -> None:
     program, (bot, other) = await start_stubborn(tmp_path / "bots", discord, "waits")
     discord.fail("upgrade", faults.hang())
     await bot.live[0].close(4000)
@@ -481,7 +505,9 @@ async def setup(bot):
 """
 
 
-async def test_what_a_bot_is_doing_ends_with_it_and_leaves_no_line(program: Program, discord: LocalDiscord) -> None:
+async def test_what_a_bot_is_doing_ends_with_it_and_leaves_no_line(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     (program.folder / "busy.py").write_text(BUSY)
     program.write_env(*bots, extra="DISCORD_BOT_EXTENSIONS=busy")
@@ -500,7 +526,9 @@ async def test_what_a_bot_is_doing_ends_with_it_and_leaves_no_line(program: Prog
     assert "ERROR" not in program.stderr
 
 
-async def test_a_client_that_is_replaced_leaves_no_task_behind(program: Program, discord: LocalDiscord) -> None:
+async def test_a_client_that_is_replaced_leaves_no_task_behind(
+    program: Program, discord: LocalDiscord
+) -> None:
     bot = discord.add_bot("bot")
     (program.folder / "busy.py").write_text(BUSY)
     program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=busy")
@@ -512,7 +540,9 @@ async def test_a_client_that_is_replaced_leaves_no_task_behind(program: Program,
     program.assert_clean()
 
 
-async def test_exit_in_a_handler_ends_that_bot_alone(program: Program, discord: LocalDiscord) -> None:
+async def test_exit_in_a_handler_ends_that_bot_alone(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     (program.folder / "busy.py").write_text(BUSY)
     program.write_env(*bots, extra="DISCORD_BOT_EXTENSIONS1=busy")
@@ -541,7 +571,12 @@ async def test_closing_the_terminal_stops_the_bots(program: Program, discord: Lo
     bot = discord.add_bot("bot")
     program.write_env(bot)
     window = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WINDOW, *program.command(), cwd=program.folder, env=program.environment
+        sys.executable,
+        "-c",
+        WINDOW,
+        *program.command(),
+        cwd=program.folder,
+        env=program.environment,
     )
     await until(lambda: bot.ready)
     window.kill()
@@ -551,7 +586,9 @@ async def test_closing_the_terminal_stops_the_bots(program: Program, discord: Lo
 
 
 @needs_windows
-async def test_closing_the_console_window_stops_the_bots(program: Program, discord: LocalDiscord) -> None:
+async def test_closing_the_console_window_stops_the_bots(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
     await program.start()
@@ -562,7 +599,9 @@ async def test_closing_the_console_window_stops_the_bots(program: Program, disco
     program.assert_clean()
 
 
-async def test_a_second_signal_ends_the_program_at_once(program: Program, discord: LocalDiscord) -> None:
+async def test_a_second_signal_ends_the_program_at_once(
+    program: Program, discord: LocalDiscord
+) -> None:
     program.write_env(discord.add_bot("bot"))
     program.extend("async def cog_unload(self):\n    time.sleep(3600)\n")
     await program.start()
@@ -588,7 +627,9 @@ async def test_a_gateway_that_does_not_answer_the_close_holds_nothing_up(
     program.assert_clean()
 
 
-async def test_the_program_ends_with_0_when_every_bot_closed_itself(program: Program, discord: LocalDiscord) -> None:
+async def test_the_program_ends_with_0_when_every_bot_closed_itself(
+    program: Program, discord: LocalDiscord
+) -> None:
     bots = [discord.add_bot("one"), discord.add_bot("two")]
     program.write_env(*bots)
     program.extend(

@@ -78,8 +78,12 @@ class RunFailed(Exception):
 
 def spawn(command: list[str], **options: Any) -> subprocess.Popen[str]:
     """Start a process that a Ctrl-C in the terminal does not reach: we stop it ourselves."""
-    options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # the same on Windows
-    return subprocess.Popen([sys.executable, *command], text=True, start_new_session=True, **options)
+    options["creationflags"] = getattr(
+        subprocess, "CREATE_NEW_PROCESS_GROUP", 0
+    )  # the same on Windows
+    return subprocess.Popen(
+        [sys.executable, *command], text=True, start_new_session=True, **options
+    )
 
 
 class Server:
@@ -94,7 +98,9 @@ class Server:
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps([command, arguments]), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline() or '{"failure": "The local Discord has ended."}')
+        answer = json.loads(
+            self.process.stdout.readline() or '{"failure": "The local Discord has ended."}'
+        )
         if "failure" in answer:
             raise RunFailed(answer["failure"])
         return answer["answer"]
@@ -104,20 +110,30 @@ class Peer:
     """The processes of one way to run the bots."""
 
     def __init__(self, name: str, url: str, tokens: list[str], folder: Path) -> None:
-        script = [str(Path(__file__).with_name("peers.py")), name] if name in RECIPES else [str(script_of(name))]
+        script = (
+            [str(Path(__file__).with_name("peers.py")), name]
+            if name in RECIPES
+            else [str(script_of(name))]
+        )
         # By its path: as a module it would bring the local Discord's own modules into every process.
         redirect = ["-P", str(ROOT / "tests" / "local_discord" / "redirect.py"), *signals.OPTIONS]
         self.command = [*redirect, url, *script, "--env-file"]
-        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("DISCORD_")}
+        self.environment = {
+            name: text for name, text in os.environ.items() if not name.startswith("DISCORD_")
+        }
         self.environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
         self.folder = folder
         self.log = folder / "peer.log"
         self.processes: list[subprocess.Popen[str]] = []
         self.env_files = []
-        for number, share in enumerate([[token] for token in tokens] if name == "one_process" else [tokens]):
+        for number, share in enumerate(
+            [[token] for token in tokens] if name == "one_process" else [tokens]
+        ):
             env_file = folder / f"{number}.env"
             env_file.touch(mode=0o600)
-            env_file.write_text("".join(f"DISCORD_BOT_TOKEN{n}={token}\n" for n, token in enumerate(share, 1)))
+            env_file.write_text(
+                "".join(f"DISCORD_BOT_TOKEN{n}={token}\n" for n, token in enumerate(share, 1))
+            )
             self.env_files.append(str(env_file))
 
     def start(self) -> None:
@@ -125,13 +141,17 @@ class Peer:
             streams = {"stdin": signals.STDIN, "stdout": log, "stderr": log}
             for env_file in self.env_files:
                 command = [*self.command, env_file]
-                self.processes.append(spawn(command, cwd=self.folder, env=self.environment, **streams))
+                self.processes.append(
+                    spawn(command, cwd=self.folder, env=self.environment, **streams)
+                )
 
     def check(self) -> None:
         """Raise `RunFailed` if a process has ended."""
         if any(process.poll() is not None for process in self.processes):
             last_lines = " / ".join(self.log.read_text(errors="replace").splitlines()[-3:])
-            raise RunFailed(f"A process has ended by itself. Its last words: {last_lines or 'none'}")
+            raise RunFailed(
+                f"A process has ended by itself. Its last words: {last_lines or 'none'}"
+            )
 
     def _read(self, file: str) -> list[str]:
         self.check()
@@ -141,7 +161,10 @@ class Peer:
         """The memory of all processes; not a number where it cannot be measured."""
         if not ON_LINUX:
             return math.nan
-        return sum(int(text.partition("\nPss:")[2].split()[0]) for text in self._read("smaps_rollup")) / 1024
+        return (
+            sum(int(text.partition("\nPss:")[2].split()[0]) for text in self._read("smaps_rollup"))
+            / 1024
+        )
 
     def cpu(self) -> float:
         """The CPU seconds of all processes so far; not a number where they cannot be measured."""
@@ -155,7 +178,9 @@ class Peer:
         start = time.perf_counter()
         for process in self.processes:
             signals.send(process, signal.SIGINT)
-        timer = threading.Timer(STOP_TIMEOUT, kill, [self.processes])  # wait() with a timeout looks only every 50 ms
+        timer = threading.Timer(
+            STOP_TIMEOUT, kill, [self.processes]
+        )  # wait() with a timeout looks only every 50 ms
         timer.daemon = True
         timer.start()
         for process in self.processes:
@@ -213,33 +238,50 @@ def measure(name: str, bots: int, options: argparse.Namespace, folder: Path) -> 
                 time.sleep(0.1)
             time.sleep(options.settle)
             figures: Figures = {**ready, "idle_total": peer.mib()}
-            server.ask("full", seconds=0)  # one message each: more would fill caches, and those of a fast peer more
+            server.ask(
+                "full", seconds=0
+            )  # one message each: more would fill caches, and those of a fast peer more
             figures["used_total"] = peer.mib()
             server.ask("full", seconds=options.seconds / 5)  # to warm up
-            steady = server.ask("steady", rate=min(options.rate, BOT_RATE * bots), seconds=options.seconds)
+            steady = server.ask(
+                "steady", rate=min(options.rate, BOT_RATE * bots), seconds=options.seconds
+            )
             cpu = peer.cpu()
             full = server.ask("full", seconds=options.seconds)
             figures |= {"median": steady["median"], "p99": steady["p99"], "full_p99": full["p99"]}
             figures |= {"rate": full["rate"], "cpu": (peer.cpu() - cpu) / full["messages"] * 1000}
-            figures |= {"server": full["server"], "stop": peer.stop(), "online": float(server.ask("online"))}
+            figures |= {
+                "server": full["server"],
+                "stop": peer.stop(),
+                "online": float(server.ask("online")),
+            }
             return figures
 
 
 def free_mib() -> float:
     with contextlib.suppress(OSError):
-        return int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) / 1024
+        return (
+            int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) / 1024
+        )
     return math.inf
 
 
 def measure_all(options: argparse.Namespace) -> tuple[dict[Key, list[Figures]], dict[Key, str]]:
     """The figures of each round, and why there are none. What fails once is not tried again."""
-    results: dict[Key, list[Figures]] = {(bots, name): [] for bots in options.bots for name in options.peers}
+    results: dict[Key, list[Figures]] = {
+        (bots, name): [] for bots in options.bots for name in options.peers
+    }
     failures: dict[Key, str] = {}
     for number in range(1, options.rounds + 1):
         for (bots, name), rounds in results.items():
             if (bots, name) in failures:
                 continue
-            print(f"round {number} of {options.rounds}, bots {bots}, {name}: ", end="", file=sys.stderr, flush=True)
+            print(
+                f"round {number} of {options.rounds}, bots {bots}, {name}: ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
             try:
                 with tempfile.TemporaryDirectory() as folder:
                     figures = measure(name, bots, options, Path(folder))
@@ -250,9 +292,14 @@ def measure_all(options: argparse.Namespace) -> tuple[dict[Key, list[Figures]], 
             alone = results.get((1, name), [])
             if bots > 1 and len(alone) == number:
                 for when in ("idle", "used"):
-                    figures[when] = (figures[f"{when}_total"] - alone[-1][f"{when}_total"]) / (bots - 1)
+                    figures[when] = (figures[f"{when}_total"] - alone[-1][f"{when}_total"]) / (
+                        bots - 1
+                    )
             rounds.append(figures)
-            print(", ".join(f"{measure} {text_of(figures[measure])}" for measure in figures), file=sys.stderr)
+            print(
+                ", ".join(f"{measure} {text_of(figures[measure])}" for measure in figures),
+                file=sys.stderr,
+            )
     return results, failures
 
 
@@ -265,7 +312,9 @@ def text_of(value: float) -> str:
 
 def cell(measure: str, rounds: list[Figures], reference: list[Figures]) -> str:
     """The median of a figure over the rounds, and of its ratio to the same round of the reference."""
-    values = [figures[measure] for figures in rounds if not math.isnan(figures.get(measure, math.nan))]
+    values = [
+        figures[measure] for figures in rounds if not math.isnan(figures.get(measure, math.nan))
+    ]
     if not values:
         return "-"
     ratios = [
@@ -281,14 +330,19 @@ def cell(measure: str, rounds: list[Figures], reference: list[Figures]) -> str:
 def table(title: str, columns: dict[str, list[Figures]], reference: list[Figures]) -> str:
     """A Markdown table, aligned for a terminal: a line for each measure, a column for each peer or number of bots."""
     rows = [[title, *columns]]
-    rows += [[text, *(cell(it, rounds, reference) for rounds in columns.values())] for it, text in MEASURES.items()]
+    rows += [
+        [text, *(cell(it, rounds, reference) for rounds in columns.values())]
+        for it, text in MEASURES.items()
+    ]
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
     lines = ([row[0].ljust(first), *map(str.rjust, row[1:], others)] for row in rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def report(options: argparse.Namespace, results: dict[Key, list[Figures]], failures: dict[Key, str]) -> str:
+def report(
+    options: argparse.Namespace, results: dict[Key, list[Figures]], failures: dict[Key, str]
+) -> str:
     reference = "gather" if "gather" in options.peers else options.peers[0]
     parts = [machine(), LEGEND.format(reference=reference, bot_rate=BOT_RATE, **vars(options))]
     for bots in options.bots:
@@ -296,7 +350,11 @@ def report(options: argparse.Namespace, results: dict[Key, list[Figures]], failu
         parts.append(table(f"bots: {bots:,}", columns, columns[reference]))
     if len(options.bots) > 1:
         columns = {f"{bots:,}": results[bots, options.peers[0]] for bots in options.bots}
-        parts.append(table(f"{options.peers[0]}, by the number of bots", columns, next(iter(columns.values()))))
+        parts.append(
+            table(
+                f"{options.peers[0]}, by the number of bots", columns, next(iter(columns.values()))
+            )
+        )
     notes = failures | {
         key: "The local Discord was the limit, and not the bots."
         for key, rounds in results.items()
@@ -349,7 +407,9 @@ def raise_file_limit() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     peers = ",".join(("run_bots", *RECIPES))
     for name, kind, default, text in (
@@ -363,7 +423,9 @@ def main() -> int:
         ("settle", float, 2, "seconds that the bots are idle before their memory is measured"),
         ("start-timeout", float, 300, "seconds until a peer is given up whose bots are not ready"),
     ):
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar="", help=f"{text} (%(default)s)")
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, metavar="", help=f"{text} (%(default)s)"
+        )
     options = parser.parse_args()
     raise_file_limit()
     for name in (

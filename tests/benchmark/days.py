@@ -135,7 +135,9 @@ class Log(logging.Handler):
         self.lines = 0
         self._is_shown = is_shown
         self.addFilter(run_bots.name_the_bot)
-        self.setFormatter(logging.Formatter("{asctime} {levelname} {name}: {message}", "%d %H:%M:%S", "{"))
+        self.setFormatter(
+            logging.Formatter("{asctime} {levelname} {name}: {message}", "%d %H:%M:%S", "{")
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
@@ -367,9 +369,15 @@ TROUBLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "REST: no answer": (always, {"REST": faults.hang()}),
     "REST: 503": (always, {"REST": faults.status(503)}),
     "network away 6 minutes an hour, kept": (network_away, {"seconds": 360, "every": HOUR, **kept}),
-    "network away 6 minutes an hour, forgotten": (network_away, {"seconds": 360, "every": HOUR, **forgotten}),
+    "network away 6 minutes an hour, forgotten": (
+        network_away,
+        {"seconds": 360, "every": HOUR, **forgotten},
+    ),
     "network away an hour of 4, kept": (network_away, {"seconds": HOUR, "every": 4 * HOUR, **kept}),
-    "network away an hour of 4, forgotten": (network_away, {"seconds": HOUR, "every": 4 * HOUR, **forgotten}),
+    "network away an hour of 4, forgotten": (
+        network_away,
+        {"seconds": HOUR, "every": 4 * HOUR, **forgotten},
+    ),
     "network silent 6 minutes an hour": (network_silent, {"seconds": 360, "every": HOUR}),
     "setup: OSError for 10 minutes": (setup_fails, {}),
     "blocked for an hour": (blocked, {"says_how_long": True}),
@@ -377,7 +385,12 @@ TROUBLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dies 2 s after ready": (dies_soon, {}),
     "saved every minute": (saved_every_minute, {}),
 }
-OUTAGES = ("upgrade", "REST", "network", "setup")  # nothing is reached: then the bot is to be back soon
+OUTAGES = (
+    "upgrade",
+    "REST",
+    "network",
+    "setup",
+)  # nothing is reached: then the bot is to be back soon
 
 
 # --- All the days -----------------------------------------------------------------------------------------------------
@@ -386,7 +399,9 @@ async def live(name: str, hours: float, shards: int, log: Log) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
         async with LocalDiscord() as server:
-            server.heartbeat_interval_ms = DAY * 1000  # discord.py's threads for them live in real time
+            server.heartbeat_interval_ms = (
+                DAY * 1000
+            )  # discord.py's threads for them live in real time
             redirect(server.url)
             day = Day(server, shards, Path(folder), log)
             discords = asyncio.create_task(day.be_discord())
@@ -427,8 +442,12 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--hours", type=float, default=24, help="how long a day is (%(default)s)")
-    parser.add_argument("--only", default="", metavar="NAME", help="just the troubles with this in their name")
-    parser.add_argument("--kind", choices=("default", "plain"), default="default", help="of the bot (%(default)s)")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="just the troubles with this in their name"
+    )
+    parser.add_argument(
+        "--kind", choices=("default", "plain"), default="default", help="of the bot (%(default)s)"
+    )
     parser.add_argument("--shards", type=int, default=1, help="of the default bot (%(default)s)")
     parser.add_argument("--log", action="store_true", help="show the program's log on stderr")
     options = parser.parse_args()

@@ -63,7 +63,9 @@ def issue_516(tokens):
         await asyncio.wait([asyncio.create_task(entry.event.wait()) for entry in entries])
 
     async def main():
-        entries = [Entry(client=new_client(), event=asyncio.Event(), token=token) for token in tokens]
+        entries = [
+            Entry(client=new_client(), event=asyncio.Event(), token=token) for token in tokens
+        ]
         await login(entries)
         connecting = [asyncio.create_task(wrapped_connect(entry)) for entry in entries]
         await check_close(entries)
@@ -75,5 +77,9 @@ def issue_516(tokens):
 if __name__ == "__main__":
     recipe, _, env_file = sys.argv[1:]
     {"gather": gather, "one_process": one_process, "issue_516": issue_516}[recipe](
-        [value for name, value in dotenv_values(env_file).items() if name.startswith("DISCORD_BOT_TOKEN")]
+        [
+            value
+            for name, value in dotenv_values(env_file).items()
+            if name.startswith("DISCORD_BOT_TOKEN")
+        ]
     )

@@ -34,11 +34,15 @@ class BenchmarkDiscord(LocalDiscord):
         super().__init__(**settings)
         self.people = [User(f"member{number}") for number in range(members)]
         self.bots: dict[int, Account] = {}  # by the channel of their server
-        self.replies: dict[int, collections.deque[asyncio.Future[float]]] = collections.defaultdict(collections.deque)
+        self.replies: dict[int, collections.deque[asyncio.Future[float]]] = collections.defaultdict(
+            collections.deque
+        )
         for number in range(1, bots + 1):
             guild = Guild(f"Server {number}")
             self.bots[guild.channel_id] = self.add_bot(f"bot{number}", guilds=[guild])
-        self.message_of_all = self.message(next(iter(self.bots)), self.people[0], {}, [])  # what they have in common
+        self.message_of_all = self.message(
+            next(iter(self.bots)), self.people[0], {}, []
+        )  # what they have in common
         self.up: set[str] = set()  # the tokens of the bots that got their READY and their server
         self.started_at = self.first_request_at = self.ready_at = 0.0
         self.fail("ready", self._count_ready)  # no fault, but the moment after everything was sent
@@ -51,7 +55,9 @@ class BenchmarkDiscord(LocalDiscord):
     def guild_of(self, channel_id: int) -> Guild | None:
         return self.bots[channel_id].guilds[0]
 
-    async def post(self, channel_id: int, author: User, body: dict[str, Any], *_: Any) -> dict[str, Any]:
+    async def post(
+        self, channel_id: int, author: User, body: dict[str, Any], *_: Any
+    ) -> dict[str, Any]:
         if author.bot:
             self.replies[channel_id].popleft().set_result(time.perf_counter())
         bot = self.bots[channel_id]
@@ -63,7 +69,9 @@ class BenchmarkDiscord(LocalDiscord):
             "content": body["content"],
         }
         for connection in bot.live:
-            await connection.session.dispatch("MESSAGE_CREATE", message | {"nonce": body.get("nonce")})
+            await connection.session.dispatch(
+                "MESSAGE_CREATE", message | {"nonce": body.get("nonce")}
+            )
         return message
 
     async def travel(self) -> None:
@@ -162,7 +170,9 @@ def summary(latencies: list[float]) -> dict[str, float]:
 
 async def serve(bots: int, members: int, round_trip: float, certificate: str) -> None:
     random.seed(bots)  # the same moments for every peer
-    asyncio.sslproto.SSLProtocol.max_size = 16 * 1024  # bytes a connection; asyncio's 256 KiB are for bulk data
+    asyncio.sslproto.SSLProtocol.max_size = (
+        16 * 1024
+    )  # bytes a connection; asyncio's 256 KiB are for bulk data
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
     loop = asyncio.get_running_loop()

@@ -32,7 +32,17 @@ from .interactions import (
     parts_of,
 )
 from .rest import Rest
-from .world import EVERYONE, INTENTS, Account, Faults, Guild, User, emoji_payload, member_payload, snowflake
+from .world import (
+    EVERYONE,
+    INTENTS,
+    Account,
+    Faults,
+    Guild,
+    User,
+    emoji_payload,
+    member_payload,
+    snowflake,
+)
 
 __all__ = ["Account", "Connection", "Guild", "Interaction", "LocalDiscord", "User", "faults"]
 
@@ -53,7 +63,9 @@ class LocalDiscord(Faults):
         self.deaf = False  # answers nothing at the gateway any more, not even a close
         self.requests: list[str] = []
         self.rest_connections: set[Any] = set()  # over which requests came, so far
-        self.invalid_requests = 0  # answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes
+        self.invalid_requests = (
+            0  # answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes
+        )
         self.messages: dict[str, dict[str, Any]] = {}  # by id, the oldest first
         self.reactions: dict[str, dict[str, list[User]]] = {}  # by the message's id and the emoji
         self.direct: dict[int, tuple[Account, User]] = {}  # the channels of direct messages
@@ -116,7 +128,9 @@ class LocalDiscord(Faults):
 
     # --- who is there
 
-    def add_bot(self, name: str, token: str = "", guilds: list[Guild] | None = None, **settings: Any) -> Account:
+    def add_bot(
+        self, name: str, token: str = "", guilds: list[Guild] | None = None, **settings: Any
+    ) -> Account:
         """A new bot, in the one server that there is unless told otherwise."""
         guilds = [self.guild] if guilds is None else guilds
         user = User(name, bot=True)
@@ -133,8 +147,14 @@ class LocalDiscord(Faults):
         self.people.append(person)
         for connection in list(self.connections):
             session = connection.session
-            if session is not None and session.intents & INTENTS["members"] and session.has_guild(self.guild.id):
-                await session.dispatch("GUILD_MEMBER_ADD", member_payload(person) | {"guild_id": str(self.guild.id)})
+            if (
+                session is not None
+                and session.intents & INTENTS["members"]
+                and session.has_guild(self.guild.id)
+            ):
+                await session.dispatch(
+                    "GUILD_MEMBER_ADD", member_payload(person) | {"guild_id": str(self.guild.id)}
+                )
 
     def members(self, guild: Guild) -> list[Account]:
         return [account for account in self.accounts.values() if guild in account.guilds]
@@ -165,11 +185,18 @@ class LocalDiscord(Faults):
         """A channel object."""
         if channel_id in self.direct:
             _, person = self.direct[channel_id]
-            return {"id": str(channel_id), "type": 1, "recipients": [person.payload()], "last_message_id": None}
+            return {
+                "id": str(channel_id),
+                "type": 1,
+                "recipients": [person.payload()],
+                "last_message_id": None,
+            }
         guild = self.guild_of(channel_id)
         return None if guild is None else guild.channel()
 
-    async def publish(self, event: str, data: dict[str, Any], actor: User, nonce: Any = None) -> None:
+    async def publish(
+        self, event: str, data: dict[str, Any], actor: User, nonce: Any = None
+    ) -> None:
         """Send an event of a channel to every bot that hears it. `on_event` gets it too, with whoever did it."""
         self.on_event(event, data, actor)
         if data.get("flags", 0) & EPHEMERAL:
@@ -180,7 +207,11 @@ class LocalDiscord(Faults):
             bot_id = str(session.account.user.id)
             own = nonce is not None and actor == session.account.user
             seen = data | {"nonce": nonce} if own else data
-            if "content" in data and "guild_id" in data and not session.intents & INTENTS["message_content"]:
+            if (
+                "content" in data
+                and "guild_id" in data
+                and not session.intents & INTENTS["message_content"]
+            ):
                 # Without the Message Content intent the text of others' messages in servers is empty.
                 concerned = data["author"], *data["mentions"]
                 if bot_id not in [user["id"] for user in concerned]:
@@ -191,7 +222,11 @@ class LocalDiscord(Faults):
         """Every session that goes on. A bot that is not connected now gets what it missed at its RESUME."""
         sessions = []
         for account in self.accounts.values():
-            sessions += [session for session in account.sessions.values() if session.is_ready and not session.ended]
+            sessions += [
+                session
+                for session in account.sessions.values()
+                if session.is_ready and not session.ended
+            ]
         return sessions
 
     # --- messages
@@ -222,20 +257,31 @@ class LocalDiscord(Faults):
         }
         if guild is not None:
             message["guild_id"] = str(guild.id)
-            message["member"] = {key: value for key, value in member_payload(author).items() if key != "user"}
+            message["member"] = {
+                key: value for key, value in member_payload(author).items() if key != "user"
+            }
         if "message_reference" in body:
             original = self.messages.get(str(body["message_reference"]["message_id"]))
             reference = {"type": 0, "channel_id": str(channel_id), **body["message_reference"]}
             message |= {"type": 19, "message_reference": reference, "referenced_message": original}
             pings = body.get("allowed_mentions", {"replied_user": True}).get("replied_user")
-            if original and pings and original["author"]["id"] not in [user["id"] for user in message["mentions"]]:
+            if (
+                original
+                and pings
+                and original["author"]["id"] not in [user["id"] for user in message["mentions"]]
+            ):
                 message["mentions"] += self._mentions(f"<@{original['author']['id']}>")
         return message
 
     def _mentions(self, content: str) -> list[dict[str, Any]]:
         found = [user for user in self.users if user.mention in content]
-        members = [{key: value for key, value in member_payload(user).items() if key != "user"} for user in found]
-        return [user.payload() | {"member": member} for user, member in zip(found, members, strict=True)]
+        members = [
+            {key: value for key, value in member_payload(user).items() if key != "user"}
+            for user in found
+        ]
+        return [
+            user.payload() | {"member": member} for user, member in zip(found, members, strict=True)
+        ]
 
     async def post(
         self,
@@ -254,7 +300,11 @@ class LocalDiscord(Faults):
         return message
 
     async def edit(
-        self, message: dict[str, Any], author: User, body: dict[str, Any], files: list[dict[str, Any]] | None = None
+        self,
+        message: dict[str, Any],
+        author: User,
+        body: dict[str, Any],
+        files: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """Change a message: what the body names, and nothing else."""
         first_answer = message["flags"] & LOADING
@@ -266,7 +316,9 @@ class LocalDiscord(Faults):
                 message[name] = body[name] or []
         if files or "attachments" in body:
             kept = [file["id"] for file in body.get("attachments") or []]
-            message["attachments"] = [file for file in message["attachments"] if file["id"] in kept] + (files or [])
+            message["attachments"] = [
+                file for file in message["attachments"] if file["id"] in kept
+            ] + (files or [])
         if first_answer:
             message["flags"] = message["flags"] & ~LOADING | body.get("flags", 0)
         else:
@@ -274,11 +326,15 @@ class LocalDiscord(Faults):
         await self.publish("MESSAGE_UPDATE", message, author)
         return message
 
-    async def delete(self, messages: list[dict[str, Any]], author: User, *, bulk: bool = False) -> None:
+    async def delete(
+        self, messages: list[dict[str, Any]], author: User, *, bulk: bool = False
+    ) -> None:
         """Delete messages, which are all in one channel."""
         place = {key: messages[0][key] for key in ("channel_id", "guild_id") if key in messages[0]}
         if bulk:
-            await self.publish("MESSAGE_DELETE_BULK", place | {"ids": [it["id"] for it in messages]}, author)
+            await self.publish(
+                "MESSAGE_DELETE_BULK", place | {"ids": [it["id"] for it in messages]}, author
+            )
         else:
             flags = {"flags": messages[0]["flags"]}
             await self.publish("MESSAGE_DELETE", place | flags | {"id": messages[0]["id"]}, author)
@@ -286,7 +342,11 @@ class LocalDiscord(Faults):
             self.messages.pop(message["id"], None)
 
     async def say(
-        self, content: str, author: User | None = None, channel_id: int | None = None, reply_to: str | None = None
+        self,
+        content: str,
+        author: User | None = None,
+        channel_id: int | None = None,
+        reply_to: str | None = None,
     ) -> dict[str, Any]:
         """A person's message, which goes to every bot that hears it."""
         body: dict[str, Any] = {"content": content}
@@ -294,7 +354,9 @@ class LocalDiscord(Faults):
             body["message_reference"] = {"message_id": reply_to}
         return await self.post(channel_id or self.guild.channel_id, author or self.people[0], body)
 
-    async def react(self, message: dict[str, Any], emoji: str, user: User, *, take_away: bool = False) -> None:
+    async def react(
+        self, message: dict[str, Any], emoji: str, user: User, *, take_away: bool = False
+    ) -> None:
         """Put a reaction on a message, or take it away."""
         users = self.reactions.setdefault(message["id"], {}).setdefault(emoji, [])
         if (user in users) != take_away:
@@ -302,8 +364,15 @@ class LocalDiscord(Faults):
         (users.remove if take_away else users.append)(user)
         if not users:
             del self.reactions[message["id"]][emoji]
-        data = {"message_id": message["id"], "user_id": str(user.id), "emoji": emoji_payload(emoji), "burst": False}
-        data |= {"type": 0} | {key: message[key] for key in ("channel_id", "guild_id") if key in message}
+        data = {
+            "message_id": message["id"],
+            "user_id": str(user.id),
+            "emoji": emoji_payload(emoji),
+            "burst": False,
+        }
+        data |= {"type": 0} | {
+            key: message[key] for key in ("channel_id", "guild_id") if key in message
+        }
         if not take_away:
             data["message_author_id"] = message["author"]["id"]
             if "guild_id" in message:
@@ -314,7 +383,9 @@ class LocalDiscord(Faults):
         """Take every reaction away from a message."""
         self.reactions.pop(message["id"], None)
         place = {key: message[key] for key in ("channel_id", "guild_id") if key in message}
-        await self.publish("MESSAGE_REACTION_REMOVE_ALL", place | {"message_id": message["id"]}, user)
+        await self.publish(
+            "MESSAGE_REACTION_REMOVE_ALL", place | {"message_id": message["id"]}, user
+        )
 
     # --- slash commands and buttons
 
@@ -328,24 +399,47 @@ class LocalDiscord(Faults):
         channel_id: int | None = None,
     ) -> Interaction:
         """A person calls a bot's slash command."""
-        known = next((it for it in account.commands if it["name"] == command), {"id": str(snowflake())})
+        known = next(
+            (it for it in account.commands if it["name"] == command), {"id": str(snowflake())}
+        )
         options = options or []
-        data = {"id": known["id"], "name": command, "type": 1, "options": options, "resolved": self._resolved(options)}
+        data = {
+            "id": known["id"],
+            "name": command,
+            "type": 1,
+            "options": options,
+            "resolved": self._resolved(options),
+        }
         if "guild_id" in known:
             data["guild_id"] = known["guild_id"]
         channel_id = channel_id or self.guild.channel_id
-        return await self._interact(Interaction(account, author or self.people[0], channel_id, COMMAND, data))
+        return await self._interact(
+            Interaction(account, author or self.people[0], channel_id, COMMAND, data)
+        )
 
     async def click(
         self, message: dict[str, Any], component: dict[str, Any], values: list[str], author: User
     ) -> Interaction:
         """A person presses a button under a message, or chooses from a menu."""
-        account = next(it for it in self.accounts.values() if str(it.user.id) == message["author"]["id"])
-        data = {"custom_id": component["custom_id"], "component_type": component["type"], "values": values}
-        return await self._interact(Interaction(account, author, int(message["channel_id"]), COMPONENT, data, message))
+        account = next(
+            it for it in self.accounts.values() if str(it.user.id) == message["author"]["id"]
+        )
+        data = {
+            "custom_id": component["custom_id"],
+            "component_type": component["type"],
+            "values": values,
+        }
+        return await self._interact(
+            Interaction(account, author, int(message["channel_id"]), COMPONENT, data, message)
+        )
 
     async def submit(
-        self, account: Account, form: dict[str, Any], values: dict[str, str], author: User, channel_id: int
+        self,
+        account: Account,
+        form: dict[str, Any],
+        values: dict[str, str],
+        author: User,
+        channel_id: int,
     ) -> Interaction:
         """A person fills in a form. The values are by the `custom_id` of its text inputs."""
         components = copy.deepcopy(form["components"])
@@ -361,19 +455,32 @@ class LocalDiscord(Faults):
             return self._resolved(options[0]["options"])
         ids = [str(option["value"]) for option in options]
         users = [user for user in self.users if str(user.id) in ids]
-        members = {str(user.id): member_payload(user) | {"permissions": self.guild.permissions(user)} for user in users}
+        members = {
+            str(user.id): member_payload(user) | {"permissions": self.guild.permissions(user)}
+            for user in users
+        }
         for member in members.values():
             del member["user"]
-        channels = {channel["id"]: channel for channel in [self.guild.channel()] if channel["id"] in ids}
+        channels = {
+            channel["id"]: channel for channel in [self.guild.channel()] if channel["id"] in ids
+        }
         channels = {key: channel | {"permissions": EVERYONE} for key, channel in channels.items()}
-        return {"users": {str(user.id): user.payload() for user in users}, "members": members, "channels": channels}
+        return {
+            "users": {str(user.id): user.payload() for user in users},
+            "members": members,
+            "channels": channels,
+        }
 
     async def _interact(self, interaction: Interaction) -> Interaction:
         self.interactions[interaction.token] = interaction
         guild = self.guild_of(interaction.channel_id)
         payload = interaction.payload() | {"channel": self.channel(interaction.channel_id)}
         if guild is None:
-            payload |= {"user": interaction.author.payload(), "context": 1, "app_permissions": EVERYONE}
+            payload |= {
+                "user": interaction.author.payload(),
+                "context": 1,
+                "app_permissions": EVERYONE,
+            }
         else:
             permissions = {"permissions": guild.permissions(interaction.author)}
             payload |= {"guild_id": str(guild.id), "context": 0, "app_permissions": EVERYONE}

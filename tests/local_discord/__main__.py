@@ -28,7 +28,9 @@ async def play(discord: LocalDiscord, env_file: str | None) -> int:
     on_stop_signals(lambda *_: loop.call_soon_threadsafe(playground.stop_asked.set))
     playground.tell("Starting run_bots.py in a local Discord, with made-up tokens.")
     running = asyncio.create_task(playground.bots.run())
-    waits = [asyncio.create_task(wait) for wait in (playground.talk(), playground.stop_asked.wait())]
+    waits = [
+        asyncio.create_task(wait) for wait in (playground.talk(), playground.stop_asked.wait())
+    ]
     ended = asyncio.create_task(playground.bots.ended.wait())
     if not playground.terminal:  # nobody is there who could mend it
         waits.append(ended)
@@ -77,7 +79,11 @@ def parse_arguments() -> argparse.Namespace:
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--env-file", metavar="PATH", help="default: .env in this folder, or else beside run_bots.py")
+    parser.add_argument(
+        "--env-file",
+        metavar="PATH",
+        help="default: .env in this folder, or else beside run_bots.py",
+    )
     arguments = parser.parse_args()
     if arguments.env_file and not os.path.isfile(arguments.env_file):
         parser.error(f"There is no file {arguments.env_file}. Check --env-file.")
@@ -90,7 +96,9 @@ async def main(arguments: argparse.Namespace) -> int:
         async with LocalDiscord() as discord:
             discord.people.append(User("Sam"))
             # Always the same, so that an extension's settings can name them.
-            discord.guild = Guild("Test server", discord.people[0], id=SERVER_ID, channel_id=CHANNEL_ID)
+            discord.guild = Guild(
+                "Test server", discord.people[0], id=SERVER_ID, channel_id=CHANNEL_ID
+            )
             code = await play(discord, arguments.env_file)
     on_stop_signals(signal.SIG_IGN)  # the event loop is about to close
     return code
@@ -101,4 +109,6 @@ if __name__ == "__main__":
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal knows every character
-    os._exit(asyncio.run(main(parse_arguments())))  # Python's own way to exit can fail while a thread reads stdin
+    os._exit(
+        asyncio.run(main(parse_arguments()))
+    )  # Python's own way to exit can fail while a thread reads stdin

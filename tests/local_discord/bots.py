@@ -19,11 +19,15 @@ from .world import PRIVILEGED_FLAGS
 
 ROOT = Path(__file__).parents[2]
 MADE_UP_NAMES = ("anna", "ben", "carla")  # of the bots where no settings name one
-NUMBERED = re.compile(r"DISCORD_BOT_(?:TOKEN|NAME|PREFIX|EXTENSIONS|INTENTS)([1-9][0-9]*)(?:_FILE)?")
+NUMBERED = re.compile(
+    r"DISCORD_BOT_(?:TOKEN|NAME|PREFIX|EXTENSIONS|INTENTS)([1-9][0-9]*)(?:_FILE)?"
+)
 # Lines of the log: that every bot has come up or failed; and those that only say how it comes up.
 SETTLED = re.compile(r"\[INFO    \] run_bots: \d+ of \d+ bots are ready")
 COMING_UP = re.compile(r"\[INFO    \] (?:run_bots|discord[.\w]*): ")
-LOOK_INTERVAL = 0.5  # seconds: how often the files are looked at, and how long they have to lie still
+LOOK_INTERVAL = (
+    0.5  # seconds: how often the files are looked at, and how long they have to lie still
+)
 STOP_TIMEOUT = 12  # seconds; run_bots.py takes 10 at the most
 
 
@@ -34,14 +38,20 @@ def listed(names: list[str]) -> str:
 def python_files(folder: Path) -> Iterator[Path]:
     """The Python files in a folder and below, but for hidden folders and virtual environments."""
     for path, folders, files in os.walk(folder):
-        folders[:] = [it for it in folders if not it.startswith(".") and not Path(path, it, "pyvenv.cfg").exists()]
+        folders[:] = [
+            it
+            for it in folders
+            if not it.startswith(".") and not Path(path, it, "pyvenv.cfg").exists()
+        ]
         yield from (Path(path, file) for file in files if file.endswith(".py"))
 
 
 class Bots:
     """The process of run_bots.py. `tell` gets each line that a person should read."""
 
-    def __init__(self, discord: LocalDiscord, env_file: str | None, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, discord: LocalDiscord, env_file: str | None, tell: Callable[[str], None]
+    ) -> None:
         self.settled = asyncio.Event()  # every bot is ready, or has ended
         self.restart_asked = asyncio.Event()
         self.ended = asyncio.Event()  # the process has, by itself
@@ -57,7 +67,10 @@ class Bots:
             before = self._stamps()
             process = await self._start()
             reading = asyncio.create_task(self._read(process))
-            waits = [asyncio.create_task(wait) for wait in (self._wait_for_save(before), self.restart_asked.wait())]
+            waits = [
+                asyncio.create_task(wait)
+                for wait in (self._wait_for_save(before), self.restart_asked.wait())
+            ]
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -82,7 +95,10 @@ class Bots:
         env_file = self._find_env_file()
         if env_file is not None:
             data = env_file.read_bytes()
-            text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
+            text = data.decode(
+                "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig",
+                errors="replace",
+            )
             # What is wrong in the file, run_bots.py says itself.
             found = {it.key: it.value or "" for it in parse_stream(io.StringIO(text)) if it.key}
             values = found | values
@@ -95,25 +111,40 @@ class Bots:
         environment = dict(os.environ)
         if not numbers:
             numbers = list(range(1, len(MADE_UP_NAMES) + 1))
-            names = {f"DISCORD_BOT_NAME{number}": name for number, name in enumerate(MADE_UP_NAMES, 1)}
+            names = {
+                f"DISCORD_BOT_NAME{number}": name for number, name in enumerate(MADE_UP_NAMES, 1)
+            }
             values |= names
             environment |= names
         accounts = {}
         for number in sorted(numbers):
             name = values.get(f"DISCORD_BOT_NAME{number}", "").strip() or f"bot{number}"
-            account = self.accounts.get(number) or self._discord.add_bot(name, privileged=set(PRIVILEGED_FLAGS))
+            account = self.accounts.get(number) or self._discord.add_bot(
+                name, privileged=set(PRIVILEGED_FLAGS)
+            )
             account.user.name = name
             accounts[number] = account
-            environment |= {f"DISCORD_BOT_TOKEN{number}": account.token, f"DISCORD_BOT_TOKEN{number}_FILE": ""}
+            environment |= {
+                f"DISCORD_BOT_TOKEN{number}": account.token,
+                f"DISCORD_BOT_TOKEN{number}_FILE": "",
+            }
         self.accounts = accounts
         self._discord.accounts = {account.token: account for account in accounts.values()}
         return environment
 
     async def _start(self) -> asyncio.subprocess.Process:
         environment = self._environment()
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        )
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        redirect = ["-m", "tests.local_discord.redirect", *signals.OPTIONS, "--sync-commands", self._discord.url]
+        redirect = [
+            "-m",
+            "tests.local_discord.redirect",
+            *signals.OPTIONS,
+            "--sync-commands",
+            self._discord.url,
+        ]
         # The tokens of a saved env file must not be read by the bots that run: no watching, they start again.
         script = [str(ROOT / "run_bots.py"), "--no-watch"]
         self._stopping = False
@@ -145,7 +176,9 @@ class Bots:
                 self._tell(line)
         code = await process.wait()
         if not self._stopping:
-            self._tell(f"run_bots.py has ended with code {code}. Mend what it says above, save, and it starts again.")
+            self._tell(
+                f"run_bots.py has ended with code {code}. Mend what it says above, save, and it starts again."
+            )
             self.settled.set()
             self.ended.set()
 
@@ -155,9 +188,13 @@ class Bots:
         if ready:
             names = [account.user.name for account in ready]
             self._tell(f"{listed(names)} {'is' if len(names) == 1 else 'are'} ready.")
-        if missing := [account.user.name for account in self.accounts.values() if not account.ready]:
+        if missing := [
+            account.user.name for account in self.accounts.values() if not account.ready
+        ]:
             are = "is" if len(missing) == 1 else "are"
-            self._tell(f"{listed(missing)} {are} not ready. Mend what the log says, save, and the bots start again.")
+            self._tell(
+                f"{listed(missing)} {are} not ready. Mend what the log says, save, and the bots start again."
+            )
 
     async def _stop(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         signals.send(process)
@@ -185,4 +222,6 @@ class Bots:
             await asyncio.sleep(LOOK_INTERVAL)
             last, now = now, await asyncio.to_thread(self._stamps)
         saved = sorted({path.name for path in before | now if before.get(path) != now.get(path)})
-        self._tell(f"{listed(saved)} {'was' if len(saved) == 1 else 'were'} changed. The bots start again.")
+        self._tell(
+            f"{listed(saved)} {'was' if len(saved) == 1 else 'were'} changed. The bots start again."
+        )

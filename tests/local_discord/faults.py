@@ -50,7 +50,9 @@ def captive_portal() -> Any:
     """A hotel's log-in page with status 200 in place of Discord's answer."""
 
     async def action(_request: web.Request) -> web.Response:
-        return web.Response(text="<html><title>Welcome to the hotel</title></html>", content_type="text/html")
+        return web.Response(
+            text="<html><title>Welcome to the hotel</title></html>", content_type="text/html"
+        )
 
     return action
 

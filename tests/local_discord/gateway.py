@@ -17,7 +17,16 @@ from .world import INTENTS, KNOWN_INTENTS, Account, Identify, User
 if TYPE_CHECKING:
     from . import LocalDiscord
 
-DISPATCH, HEARTBEAT, IDENTIFY, PRESENCE, VOICE_STATE, RESUME, RECONNECT, REQUEST_MEMBERS = 0, 1, 2, 3, 4, 6, 7, 8
+DISPATCH, HEARTBEAT, IDENTIFY, PRESENCE, VOICE_STATE, RESUME, RECONNECT, REQUEST_MEMBERS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+)
 INVALID_SESSION, HELLO, HEARTBEAT_ACK = 9, 10, 11
 # https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes
 UNKNOWN_OPCODE, DECODE_ERROR, NOT_AUTHENTICATED, BAD_TOKEN, TWICE, BAD_SEQUENCE, TIMED_OUT = (
@@ -34,7 +43,9 @@ def zstd_compressor() -> Any:
         import zstandard
 
         old_stream = zstandard.ZstdCompressor().compressobj()
-        return lambda data: old_stream.compress(data) + old_stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        return lambda data: (
+            old_stream.compress(data) + old_stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        )
     stream = zstd.ZstdCompressor()
     return lambda data: stream.compress(data, stream.FLUSH_BLOCK)
 
@@ -61,9 +72,19 @@ class Session:
         kind = "message_reactions" if "REACTION" in event else "messages"
         if channel_id in direct:
             account, _ = direct[channel_id]
-            return account is self.account and self.has_guild(0) and bool(self.intents & INTENTS[f"direct_{kind}"])
-        guild = next((guild for guild in self.account.guilds if guild.channel_id == channel_id), None)
-        return guild is not None and self.has_guild(guild.id) and bool(self.intents & INTENTS[f"guild_{kind}"])
+            return (
+                account is self.account
+                and self.has_guild(0)
+                and bool(self.intents & INTENTS[f"direct_{kind}"])
+            )
+        guild = next(
+            (guild for guild in self.account.guilds if guild.channel_id == channel_id), None
+        )
+        return (
+            guild is not None
+            and self.has_guild(guild.id)
+            and bool(self.intents & INTENTS[f"guild_{kind}"])
+        )
 
     async def dispatch(self, event: str, data: Any) -> None:
         """Send an event, and keep it for a RESUME."""
@@ -134,7 +155,9 @@ class Connection:
         try:
             if not await self.fault("connect"):
                 await self.discord.travel()
-                await self.send({"op": HELLO, "d": {"heartbeat_interval": self.discord.heartbeat_interval_ms}})
+                await self.send(
+                    {"op": HELLO, "d": {"heartbeat_interval": self.discord.heartbeat_interval_ms}}
+                )
                 async for message in self.ws:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self.receive(message.data)
@@ -258,10 +281,20 @@ class Connection:
         guild_id = int(data["guild_id"])
         for guild in self.session.account.guilds:
             if guild.id == guild_id:
-                users = [*self.discord.people, *(other.user for other in self.discord.members(guild))]
+                users = [
+                    *self.discord.people,
+                    *(other.user for other in self.discord.members(guild)),
+                ]
                 members = guild.payload(users)["members"]
-                chunk = {"guild_id": str(guild_id), "members": members, "chunk_index": 0, "chunk_count": 1}
-                await self.session.dispatch("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
+                chunk = {
+                    "guild_id": str(guild_id),
+                    "members": members,
+                    "chunk_index": 0,
+                    "chunk_count": 1,
+                }
+                await self.session.dispatch(
+                    "GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")}
+                )
 
     async def fault(self, moment: str, account: Account | None = None) -> bool:
         """Take the scripted action of this moment. Whether it dealt with the moment."""

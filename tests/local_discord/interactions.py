@@ -12,11 +12,16 @@ from .world import Account, User, snowflake
 COMMAND, COMPONENT, SUBMITTED_FORM = 2, 3, 5  # the types of an interaction
 # What a bot may answer.
 MESSAGE, DEFERRED_MESSAGE, DEFERRED_UPDATE, UPDATE, FORM = 4, 5, 6, 7, 9
-EPHEMERAL, LOADING = 1 << 6, 1 << 7  # flags of a message: only one person sees it; the answer is still to come
+EPHEMERAL, LOADING = (
+    1 << 6,
+    1 << 7,
+)  # flags of a message: only one person sees it; the answer is still to come
 FILE_SIZE_LIMIT = 10 * 1024 * 1024  # bytes
 BUTTON, STRING_SELECT, TEXT_INPUT, TEXT_DISPLAY, LABEL = 2, 3, 4, 10, 18  # types of components
 OTHER_SELECTS = (5, 6, 7, 8)  # of users, roles, both, and channels
-ANSWER_TIMEOUT = 3  # seconds; after that Discord tells the person that the application did not respond
+ANSWER_TIMEOUT = (
+    3  # seconds; after that Discord tells the person that the application did not respond
+)
 
 
 def parts_of(components: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

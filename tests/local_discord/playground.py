@@ -57,8 +57,12 @@ HELP = "\n".join(
     ["what you can type:"]
     + [f"  {what:<18}{text}" for what, text in EXAMPLES.items()]
     + [f"  {f'{name} {argument}':<18}{text}" for name, (argument, text) in COMMANDS.items()]
-    + ["Slash commands are there at once. On the real Discord, upload them first: run_bots.py --sync-commands"]
-    + ["Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, context menus."]
+    + [
+        "Slash commands are there at once. On the real Discord, upload them first: run_bots.py --sync-commands"
+    ]
+    + [
+        "Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, context menus."
+    ]
 )
 HINT = "Each line that you type is a message to the bots, for example: ping. More: --help. To end: quit, or Ctrl-C."
 # Seconds that answers may take: the first one to a message, one after another, and one that the bot has announced.
@@ -73,9 +77,18 @@ def short(text: str, length: int) -> str:
 
 def embed_text(embed: dict[str, Any]) -> str:
     """An embed in a line."""
-    head = " — ".join(short(embed[name], 200) for name in ("title", "description") if embed.get(name))
-    fields = [f"{short(field['name'], 40)}: {short(field['value'], 60)}" for field in embed.get("fields", [])]
-    rest = [embed[name]["text" if name == "footer" else "name"] for name in ("author", "footer") if embed.get(name)]
+    head = " — ".join(
+        short(embed[name], 200) for name in ("title", "description") if embed.get(name)
+    )
+    fields = [
+        f"{short(field['name'], 40)}: {short(field['value'], 60)}"
+        for field in embed.get("fields", [])
+    ]
+    rest = [
+        embed[name]["text" if name == "footer" else "name"]
+        for name in ("author", "footer")
+        if embed.get(name)
+    ]
     pictures = [name for name in ("image", "thumbnail") if embed.get(name)]
     return f"[embed: {'; '.join(filter(None, [head, *fields, *rest, *pictures]))}]"
 
@@ -123,7 +136,9 @@ class Playground:
         await self.bots.settled.wait()
         self.tell(HINT)
         lines: asyncio.Queue[str] = asyncio.Queue()
-        threading.Thread(target=self._read_lines, args=(asyncio.get_running_loop(), lines), daemon=True).start()
+        threading.Thread(
+            target=self._read_lines, args=(asyncio.get_running_loop(), lines), daemon=True
+        ).start()
         while True:
             if self.partner not in self.bots.accounts.values():
                 self.partner = None
@@ -157,15 +172,23 @@ class Playground:
 
     def _complete(self, start: str, index: int) -> str | None:
         """What the Tab key makes of the start of a word: the next of all that fit."""
-        slash = [it["name"] for bot in self.bots.accounts.values() for it in slash_commands(bot.commands)]
-        words = [*COMMANDS, *(f"/{name}" for name in slash), *(f"@{user.name}" for user in self.discord.users)]
+        slash = [
+            it["name"] for bot in self.bots.accounts.values() for it in slash_commands(bot.commands)
+        ]
+        words = [
+            *COMMANDS,
+            *(f"/{name}" for name in slash),
+            *(f"@{user.name}" for user in self.discord.users),
+        ]
         return [*(f"{word} " for word in words if word.startswith(start)), None][index]
 
     def show(self, text: str, file: Any = None) -> None:
         """Print a line; on a terminal above the prompt and what is typed there."""
         prompt = self._prompt
         try:
-            if prompt:  # spaces, because an old Windows console does not know the code that clears a line
+            if (
+                prompt
+            ):  # spaces, because an old Windows console does not know the code that clears a line
                 print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r", flush=True)
             print(text, file=file, flush=True)
             if prompt:
@@ -188,7 +211,11 @@ class Playground:
 
     @property
     def channel_id(self) -> int:
-        return self.discord.direct_channel(self.partner, self.me) if self.partner else self.discord.guild.channel_id
+        return (
+            self.discord.direct_channel(self.partner, self.me)
+            if self.partner
+            else self.discord.guild.channel_id
+        )
 
     async def _do(self, line: str) -> None:
         if not line:
@@ -236,7 +263,9 @@ class Playground:
 
     async def _do_reply(self, text: str) -> None:
         message = self._last_of_a_bot()
-        await self.discord.say(self._with_mentions(text), self.me, self.channel_id, reply_to=message["id"])
+        await self.discord.say(
+            self._with_mentions(text), self.me, self.channel_id, reply_to=message["id"]
+        )
 
     async def _do_react(self, emoji: str) -> None:
         if emoji.isascii() or " " in emoji:
@@ -250,9 +279,15 @@ class Playground:
         there = []
         for message in reversed(self._messages()):
             for component in parts_of(message["components"]):
-                values = [it["value"] for it in component.get("options", []) if it["label"].casefold() in choices]
+                values = [
+                    it["value"]
+                    for it in component.get("options", [])
+                    if it["label"].casefold() in choices
+                ]
                 texts = (component_text(component).strip("[]"), component.get("label") or "")
-                is_button = component["type"] == BUTTON and any(self._same(text, label) for text in texts)
+                is_button = component["type"] == BUTTON and any(
+                    self._same(text, label) for text in texts
+                )
                 if component["type"] in (BUTTON, STRING_SELECT):
                     there.append(component_text(component))
                 if component.get("disabled"):
@@ -265,7 +300,9 @@ class Playground:
                 self._expect_answer(interaction, f"[{label}]")
                 return
         what = f"These are there: {' '.join(there)}" if there else "There is none at all."
-        raise Unclear(f"There is no button [{label}] that can be pressed here, and no menu with it. {what}")
+        raise Unclear(
+            f"There is no button [{label}] that can be pressed here, and no menu with it. {what}"
+        )
 
     async def _do_fill(self, texts: str) -> None:
         if self._form is None:
@@ -279,12 +316,17 @@ class Playground:
             value = text or field.get("value") or ""
             if field.get("required", True) and not value:
                 raise Unclear(f"{label} must not be empty.")
-            if not field.get("min_length", 0) <= len(value) <= field.get("max_length", 4000) and value:
+            if (
+                not field.get("min_length", 0) <= len(value) <= field.get("max_length", 4000)
+                and value
+            ):
                 raise Unclear(f"{label} has {len(value)} characters. The form does not allow that.")
             answers[field["custom_id"]] = value
         form, self._form = self._form, None
         bot = self._find_bot(form["bot"])
-        self._expect_answer(await self.discord.submit(bot, form, answers, self.me, self.channel_id), "the form")
+        self._expect_answer(
+            await self.discord.submit(bot, form, answers, self.me, self.channel_id), "the form"
+        )
 
     @staticmethod
     def _inputs(form: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -299,7 +341,9 @@ class Playground:
         return inputs
 
     async def _do_edit(self, text: str) -> None:
-        await self.discord.edit(self._last_of_mine(), self.me, {"content": self._with_mentions(text)})
+        await self.discord.edit(
+            self._last_of_mine(), self.me, {"content": self._with_mentions(text)}
+        )
 
     async def _do_delete(self, _: str) -> None:
         await self.discord.delete([self._last_of_mine()], self.me)
@@ -317,7 +361,9 @@ class Playground:
         elif self.partner:
             bots = [self.partner]
         name, _, rest = text.partition(" ")
-        found = [(bot, it) for bot in bots for it in slash_commands(bot.commands) if it["name"] == name]
+        found = [
+            (bot, it) for bot in bots for it in slash_commands(bot.commands) if it["name"] == name
+        ]
         if not found:
             known = [
                 f"  {usage:<40} {bot.user.name}"
@@ -339,7 +385,9 @@ class Playground:
         self._check_ready(bot)
         options = parse(command, self._with_mentions(rest.strip()), self._find_id)
         channel_id = self.discord.direct_channel(bot, self.me) if self.partner else self.channel_id
-        interaction = await self.discord.call(bot, name, self.me, options=options, channel_id=channel_id)
+        interaction = await self.discord.call(
+            bot, name, self.me, options=options, channel_id=channel_id
+        )
         self._expect_answer(interaction, f"/{name}")
 
     def _expect_answer(self, interaction: Interaction, what: str) -> None:
@@ -368,7 +416,9 @@ class Playground:
         return text
 
     def _find_user(self, name: str) -> User | None:
-        return next((user for user in self.discord.users if self._same(user.name, name.lstrip("@"))), None)
+        return next(
+            (user for user in self.discord.users if self._same(user.name, name.lstrip("@"))), None
+        )
 
     def _find_bot(self, name: str) -> Account:
         for account in self.bots.accounts.values():
@@ -393,7 +443,9 @@ class Playground:
 
     def _messages(self) -> list[dict[str, Any]]:
         """The messages here."""
-        return [it for it in self.discord.messages.values() if it["channel_id"] == str(self.channel_id)]
+        return [
+            it for it in self.discord.messages.values() if it["channel_id"] == str(self.channel_id)
+        ]
 
     def _last_of_a_bot(self) -> dict[str, Any]:
         messages = [message for message in self._messages() if message["author"]["bot"]]
@@ -402,7 +454,9 @@ class Playground:
         return messages[-1]
 
     def _last_of_mine(self) -> dict[str, Any]:
-        messages = [message for message in self._messages() if message["author"]["id"] == str(self.me.id)]
+        messages = [
+            message for message in self._messages() if message["author"]["id"] == str(self.me.id)
+        ]
         if not messages:
             raise Unclear(f"There is no message of {self.me.name} here.")
         return messages[-1]
@@ -416,16 +470,22 @@ class Playground:
             if event != "MESSAGE_CREATE":  # the person has just typed it
                 self.tell(self._line(event, data, actor))
             return
-        announced = event == "TYPING_START" or (event == "MESSAGE_CREATE" and bool(data["flags"] & LOADING))
+        announced = event == "TYPING_START" or (
+            event == "MESSAGE_CREATE" and bool(data["flags"] & LOADING)
+        )
         self._busy[actor.name] = time.monotonic() + (ANNOUNCED if announced else QUIET)
         if event == "FORM":
             self._form = data | {"bot": actor.name}
-            self.tell(f"{actor.name} opens a form: {data['title']}. Type: --fill {' | '.join(self._inputs(data))}")
+            self.tell(
+                f"{actor.name} opens a form: {data['title']}. Type: --fill {' | '.join(self._inputs(data))}"
+            )
         elif event == "NOT_FOUND":
             what = f"{actor.name} asks Discord for {data['request']}. The playground does not have that."
             self.tell(f"{what} The bot gets a 404. It works only on the real Discord.")
         elif event != "TYPING_START":
-            self.show(f"{actor.name} is thinking …" if announced else self._line(event, data, actor))
+            self.show(
+                f"{actor.name} is thinking …" if announced else self._line(event, data, actor)
+            )
 
     def _line(self, event: str, data: dict[str, Any], actor: User) -> str:
         """What somebody does with a message."""
@@ -460,10 +520,14 @@ class Playground:
         content = message["content"]
         for user in self.discord.users:
             content = re.sub(f"<@!?{user.id}>", f"@{user.name}", content)
-        content = content.replace(f"<#{self.discord.guild.channel_id}>", "#general").replace("\n", "\n    ")
+        content = content.replace(f"<#{self.discord.guild.channel_id}>", "#general").replace(
+            "\n", "\n    "
+        )
         parts = [content, *map(embed_text, message["embeds"])]
         parts += map(component_text, parts_of(message["components"]))
-        parts += [f"[file: {file['filename']}, {file['size']} bytes]" for file in message["attachments"]]
+        parts += [
+            f"[file: {file['filename']}, {file['size']} bytes]" for file in message["attachments"]
+        ]
         return " ".join(filter(None, parts)) or "(no text)"
 
     def _quote(self, message_id: str) -> str:

@@ -45,7 +45,9 @@ def take_signals_from_stdin() -> None:
     def raise_signals() -> None:
         for line in stdin:
             if line.strip() == "close":
-                console_handlers[-1](CTRL_CLOSE_EVENT)  # Windows calls the newest first, in a thread of its own
+                console_handlers[-1](
+                    CTRL_CLOSE_EVENT
+                )  # Windows calls the newest first, in a thread of its own
             else:
                 signal.raise_signal(int(line))
 

@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from .interactions import DEFERRED_MESSAGE, DEFERRED_UPDATE, EPHEMERAL, FORM, LOADING, MESSAGE, UPDATE
+from .interactions import (
+    DEFERRED_MESSAGE,
+    DEFERRED_UPDATE,
+    EPHEMERAL,
+    FORM,
+    LOADING,
+    MESSAGE,
+    UPDATE,
+)
 from .world import Account, User, emoji_payload, member_payload, snowflake
 
 if TYPE_CHECKING:
     from . import LocalDiscord
 
 
-def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def json_response(
+    body: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
     """A JSON answer. Discord's Content-Type has no charset, and discord.py compares it to the letter."""
     all_headers = {"Content-Type": "application/json", "Via": "1.1 google", **(headers or {})}
     return web.Response(body=json.dumps(body).encode(), status=status, headers=all_headers)
@@ -41,14 +51,21 @@ class Refusal(Exception):
 
 def invalid(field: str, code: str, message: str) -> Refusal:
     """The refusal of one field of a body."""
-    return Refusal(400, 50035, "Invalid Form Body", errors={field: {"_errors": [{"code": code, "message": message}]}})
+    return Refusal(
+        400,
+        50035,
+        "Invalid Form Body",
+        errors={field: {"_errors": [{"code": code, "message": message}]}},
+    )
 
 
 def check_message(body: dict[str, Any], files: list[dict[str, Any]]) -> None:
     """Raises `Refusal` for a message that is empty or too long."""
     if len(body.get("content") or "") > 2000:
         raise invalid("content", "BASE_TYPE_MAX_LENGTH", "Must be 2000 or fewer in length.")
-    if not files and not any(body.get(name) for name in ("content", "embeds", "components", "attachments", "poll")):
+    if not files and not any(
+        body.get(name) for name in ("content", "embeds", "components", "attachments", "poll")
+    ):
         raise Refusal(400, 50006, "Cannot send an empty message")
 
 
@@ -116,7 +133,9 @@ class Rest:
             discord = self.discord
             await discord.travel()
             name = f"{request.method} {request.path.removeprefix('/api/v10')}"
-            account = discord.accounts.get(request.headers.get("Authorization", "").removeprefix("Bot "))
+            account = discord.accounts.get(
+                request.headers.get("Authorization", "").removeprefix("Bot ")
+            )
             discord.requests.append(name)
             discord.rest_connections.add(request.transport)
             if account is not None:
@@ -128,10 +147,14 @@ class Rest:
                         response = await action(request)
                         if response is not None:
                             if not isinstance(response, web.Response):
-                                response = json_response({}, status=500)  # the connection is cut anyway
+                                response = json_response(
+                                    {}, status=500
+                                )  # the connection is cut anyway
                             discord.count_invalid(response.status)
                             return response
-            if account is None and (interaction := discord.interactions.get(request.match_info.get("token", ""))):
+            if account is None and (
+                interaction := discord.interactions.get(request.match_info.get("token", ""))
+            ):
                 account = interaction.account  # these requests come without the bot's token
             if account is None or account.token_reset:
                 discord.count_invalid(401)
@@ -146,7 +169,8 @@ class Rest:
 
     async def me(self, _request: web.Request, account: Account) -> web.Response:
         return json_response(
-            account.user.payload() | {"mfa_enabled": False, "verified": True, "email": None, "flags": 0}
+            account.user.payload()
+            | {"mfa_enabled": False, "verified": True, "email": None, "flags": 0}
         )
 
     async def application(self, _request: web.Request, account: Account) -> web.Response:
@@ -154,9 +178,19 @@ class Rest:
 
     async def gateway_bot(self, _request: web.Request, account: Account) -> web.Response:
         used = account.used_before + len(account.identifies)
-        limit = {"total": 1000, "remaining": max(0, 1000 - used), "reset_after": int(account.reset_after * 1000)}
+        limit = {
+            "total": 1000,
+            "remaining": max(0, 1000 - used),
+            "reset_after": int(account.reset_after * 1000),
+        }
         limit["max_concurrency"] = account.max_concurrency
-        return json_response({"url": self.discord.gateway_url, "shards": account.shards, "session_start_limit": limit})
+        return json_response(
+            {
+                "url": self.discord.gateway_url,
+                "shards": account.shards,
+                "session_start_limit": limit,
+            }
+        )
 
     async def user(self, request: web.Request, _account: Account) -> web.Response:
         return json_response(self._find_user(request).payload())
@@ -190,12 +224,17 @@ class Rest:
         return channel_id
 
     async def typing(self, request: web.Request, account: Account) -> web.Response:
-        self.discord.on_event("TYPING_START", {"channel_id": str(self._find_channel(request))}, account.user)
+        self.discord.on_event(
+            "TYPING_START", {"channel_id": str(self._find_channel(request))}, account.user
+        )
         return web.Response(status=204)
 
     async def history(self, request: web.Request, account: Account) -> web.Response:
         channel_id = str(self._find_channel(request))
-        before, after = int(request.query.get("before", 1 << 63)), int(request.query.get("after", 0))
+        before, after = (
+            int(request.query.get("before", 1 << 63)),
+            int(request.query.get("after", 0)),
+        )
         limit = int(request.query.get("limit", 50))
         found = [
             message
@@ -204,7 +243,9 @@ class Rest:
             if not message["flags"] & EPHEMERAL
         ]
         found = found[:limit] if after else found[-limit:]
-        return json_response([self._with_reactions(message, account) for message in reversed(found)])
+        return json_response(
+            [self._with_reactions(message, account) for message in reversed(found)]
+        )
 
     async def post_message(self, request: web.Request, account: Account) -> web.Response:
         body, files = await read_body(request)
@@ -213,7 +254,9 @@ class Rest:
         reference = body.get("message_reference")
         if reference and str(reference["message_id"]) not in self.discord.messages:
             if reference.get("fail_if_not_exists", True):
-                raise invalid("message_reference", "MESSAGE_REFERENCE_UNKNOWN_MESSAGE", "Unknown message")
+                raise invalid(
+                    "message_reference", "MESSAGE_REFERENCE_UNKNOWN_MESSAGE", "Unknown message"
+                )
             del body["message_reference"]
         account.messages.append(body)
         message = await self.discord.post(channel_id, account.user, body, files)
@@ -228,7 +271,11 @@ class Rest:
     def _with_reactions(self, message: dict[str, Any], account: Account) -> dict[str, Any]:
         reactions = []
         for emoji, users in self.discord.reactions.get(message["id"], {}).items():
-            counts = {"count": len(users), "count_details": {"burst": 0, "normal": len(users)}, "burst_colors": []}
+            counts = {
+                "count": len(users),
+                "count_details": {"burst": 0, "normal": len(users)},
+                "burst_colors": [],
+            }
             mine = {"me": account.user in users, "me_burst": False}
             reactions.append(counts | mine | {"emoji": emoji_payload(emoji)})
         return message | {"reactions": reactions}
@@ -257,8 +304,14 @@ class Rest:
             raise Refusal(403, 50003, "Cannot execute action on a DM channel")
         ids = (await request.json())["messages"]
         if not 2 <= len(ids) <= 100:
-            raise Refusal(400, 50016, "Provided too few or too many messages to delete. Must provide at least 2")
-        messages = [self.discord.messages[str(it)] for it in ids if str(it) in self.discord.messages]
+            raise Refusal(
+                400,
+                50016,
+                "Provided too few or too many messages to delete. Must provide at least 2",
+            )
+        messages = [
+            self.discord.messages[str(it)] for it in ids if str(it) in self.discord.messages
+        ]
         if messages:
             await self.discord.delete(messages, account.user, bulk=True)
         return web.Response(status=204)
@@ -279,7 +332,9 @@ class Rest:
 
     async def take_reaction_away(self, request: web.Request, account: Account) -> web.Response:
         user = account.user if request.match_info["user"] == "@me" else self._find_user(request)
-        await self.discord.react(self._find_message(request), request.match_info["emoji"], user, take_away=True)
+        await self.discord.react(
+            self._find_message(request), request.match_info["emoji"], user, take_away=True
+        )
         return web.Response(status=204, headers=bucket("reactions"))
 
     async def clear_reactions(self, request: web.Request, account: Account) -> web.Response:
@@ -290,7 +345,9 @@ class Rest:
 
     async def get_commands(self, request: web.Request, account: Account) -> web.Response:
         guild_id = request.match_info.get("guild")
-        return json_response([command for command in account.commands if command.get("guild_id") == guild_id])
+        return json_response(
+            [command for command in account.commands if command.get("guild_id") == guild_id]
+        )
 
     async def put_commands(self, request: web.Request, account: Account) -> web.Response:
         """Replace an application's slash commands: the global ones, or those of one server."""
@@ -319,13 +376,17 @@ class Rest:
         if kind in (MESSAGE, DEFERRED_MESSAGE):
             if kind == DEFERRED_MESSAGE:
                 data = data | {"flags": data.get("flags", 0) | LOADING}
-            interaction.answer = await self.discord.post(interaction.channel_id, account.user, data, files, interaction)
+            interaction.answer = await self.discord.post(
+                interaction.channel_id, account.user, data, files, interaction
+            )
         elif interaction.message is not None and kind in (UPDATE, DEFERRED_UPDATE):
             interaction.answer = interaction.message
             if kind == UPDATE:
                 await self.discord.edit(interaction.message, account.user, data, files)
         elif kind == FORM:
-            self.discord.on_event("FORM", data | {"channel_id": str(interaction.channel_id)}, account.user)
+            self.discord.on_event(
+                "FORM", data | {"channel_id": str(interaction.channel_id)}, account.user
+            )
         if "with_response" not in request.query:
             return web.Response(status=204)
         callback: dict[str, Any] = {"id": str(interaction.id), "type": interaction.kind}
@@ -346,10 +407,14 @@ class Rest:
         if not interaction.answered:
             raise Refusal(404, 10015, "Unknown Webhook")
         account.messages.append(body)
-        if interaction.answer is not None and interaction.answer["flags"] & LOADING:  # then it is the first answer
+        if (
+            interaction.answer is not None and interaction.answer["flags"] & LOADING
+        ):  # then it is the first answer
             message = await self.discord.edit(interaction.answer, account.user, body, files)
         else:
-            message = await self.discord.post(interaction.channel_id, account.user, body, files, interaction)
+            message = await self.discord.post(
+                interaction.channel_id, account.user, body, files, interaction
+            )
         return json_response(message)
 
     def _find_answer(self, request: web.Request) -> dict[str, Any]:
@@ -377,4 +442,6 @@ class Rest:
     async def not_found(self, request: web.Request, account: Account) -> web.Response:
         what = {"request": f"{request.method} {request.path.removeprefix('/api/v10')}"}
         self.discord.on_event("NOT_FOUND", what, account.user)
-        return json_response({"message": "404: Not Found", "code": 0, "id": str(snowflake())}, status=404)
+        return json_response(
+            {"message": "404: Not Found", "code": 0, "id": str(snowflake())}, status=404
+        )

@@ -13,7 +13,9 @@ OPTIONS = ["--stdin-signals"] if ON_WINDOWS else []  # of redirect.py
 STDIN = subprocess.PIPE if ON_WINDOWS else subprocess.DEVNULL
 
 
-def send(process: asyncio.subprocess.Process | subprocess.Popen[str], what: int | str = signal.SIGTERM) -> None:
+def send(
+    process: asyncio.subprocess.Process | subprocess.Popen[str], what: int | str = signal.SIGTERM
+) -> None:
     """Send a signal by its number, or `"close"`: somebody closes the console window. No matter if it has ended."""
     with contextlib.suppress(OSError):
         if process.stdin is None:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 # https://docs.discord.com/developers/interactions/application-commands#application-command-object-application-command-option-type
-SUBCOMMAND, GROUP, STRING, INTEGER, BOOLEAN, USER, CHANNEL, MENTIONABLE, NUMBER = 1, 2, 3, 4, 5, 6, 7, 9, 10
+SUBCOMMAND, GROUP, STRING, INTEGER, BOOLEAN, USER, CHANNEL, MENTIONABLE, NUMBER = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    9,
+    10,
+)
 KINDS = {
     STRING: "text",
     INTEGER: "whole number",
@@ -39,12 +49,20 @@ def usages(command: Command, path: str = "/") -> list[str]:
         return [usage for option in nested for usage in usages(option, f"{path} ")]
     texts = []
     for option in options:
-        kind = "|".join(choice["name"] for choice in option.get("choices", [])) or KINDS.get(option["type"], "?")
-        texts.append(f"{option['name']}:<{kind}>" if option.get("required") else f"[{option['name']}:<{kind}>]")
+        kind = "|".join(choice["name"] for choice in option.get("choices", [])) or KINDS.get(
+            option["type"], "?"
+        )
+        texts.append(
+            f"{option['name']}:<{kind}>"
+            if option.get("required")
+            else f"[{option['name']}:<{kind}>]"
+        )
     return [" ".join([path, *texts])]
 
 
-def parse(command: Command, text: str, find_id: Callable[[str], int | None], path: str = "/") -> list[dict[str, Any]]:
+def parse(
+    command: Command, text: str, find_id: Callable[[str], int | None], path: str = "/"
+) -> list[dict[str, Any]]:
     """The options in the text after a command's name, in Discord's form. `find_id` finds a @name or a #channel.
 
     `path` is what stands before the name, where the command is a subcommand. Raises `Unclear`.
@@ -54,7 +72,9 @@ def parse(command: Command, text: str, find_id: Callable[[str], int | None], pat
     if nested:
         name, _, rest = text.partition(" ")
         if name not in nested:
-            raise Unclear(f"{path}{command['name']} needs one of these after it: {', '.join(nested)}.")
+            raise Unclear(
+                f"{path}{command['name']} needs one of these after it: {', '.join(nested)}."
+            )
         options = parse(nested[name], rest.strip(), find_id, f"{path}{command['name']} ")
         return [{"name": name, "type": nested[name]["type"], "options": options}]
 
@@ -67,7 +87,11 @@ def parse(command: Command, text: str, find_id: Callable[[str], int | None], pat
         if not free:
             raise Unclear(f'There is no option for "{first.strip()}". {how}')
         texts[free[0]] = first.strip()
-    missing = [option["name"] for option in known if option.get("required") and not texts.get(option["name"])]
+    missing = [
+        option["name"]
+        for option in known
+        if option.get("required") and not texts.get(option["name"])
+    ]
     if missing:
         raise Unclear(f"{', '.join(missing)} is missing. {how}")
     options = []
@@ -76,7 +100,9 @@ def parse(command: Command, text: str, find_id: Callable[[str], int | None], pat
             try:
                 value = convert(option, texts[option["name"]], find_id)
             except ValueError as error:
-                raise Unclear(f'{option["name"]} is "{texts[option["name"]]}": {error}. {how}') from None
+                raise Unclear(
+                    f'{option["name"]} is "{texts[option["name"]]}": {error}. {how}'
+                ) from None
             options.append({"name": option["name"], "type": option["type"], "value": value})
     return options
 
@@ -96,7 +122,9 @@ def convert(option: dict[str, Any], text: str, find_id: Callable[[str], int | No
     if kind in (USER, CHANNEL, MENTIONABLE):
         found = find_id(text)
         if found is None:
-            raise ValueError("there is nobody of that name" if kind != CHANNEL else "the one channel is #general")
+            raise ValueError(
+                "there is nobody of that name" if kind != CHANNEL else "the one channel is #general"
+            )
         return str(found)
     if kind in (INTEGER, NUMBER):
         try:

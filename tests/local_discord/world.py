@@ -203,12 +203,18 @@ class Account(Faults):
     requests: list[str] = field(default_factory=list)
     identifies: list[Identify] = field(default_factory=list)
     resumes: list[float] = field(default_factory=list)
-    used_before: int = 0  # IDENTIFYs that Discord has counted already, as those of an earlier process
+    used_before: int = (
+        0  # IDENTIFYs that Discord has counted already, as those of an earlier process
+    )
     reset_after: float = 86_400  # seconds until it counts anew
     updates: list[dict[str, Any]] = field(default_factory=list)  # its presences and voice states
-    client_closes: list[int | None] = field(default_factory=list)  # how the bot ended each of its connections
+    client_closes: list[int | None] = field(
+        default_factory=list
+    )  # how the bot ended each of its connections
     commands: list[dict[str, Any]] = field(default_factory=list)  # its slash commands, as uploaded
-    messages: list[dict[str, Any]] = field(default_factory=list)  # what the bot has said: the requests' JSON
+    messages: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # what the bot has said: the requests' JSON
     sessions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -217,7 +223,11 @@ class Account(Faults):
     @property
     def live(self) -> list[Any]:
         """The gateway connections that have a session and are open now."""
-        return [session.connection for session in self.sessions.values() if session.connection is not None]
+        return [
+            session.connection
+            for session in self.sessions.values()
+            if session.connection is not None
+        ]
 
     def forget_sessions(self) -> None:
         """Discord ends its sessions: a RESUME is refused."""
@@ -232,7 +242,11 @@ class Account(Faults):
     @property
     def ready(self) -> bool:
         """Whether every shard of the bot has a live session that got its READY."""
-        live = [session for session in self.sessions.values() if session.connection is not None and session.is_ready]
+        live = [
+            session
+            for session in self.sessions.values()
+            if session.connection is not None and session.is_ready
+        ]
         return bool(live) and len(live) == (live[0].shard or (0, 1))[1]
 
     def allows(self, intents: int) -> bool:
@@ -242,7 +256,9 @@ class Account(Faults):
     def application(self) -> dict[str, Any]:
         """What GET /oauth2/applications/@me answers."""
         # The lower of the two bits is the verified form; a small application has the "limited" one.
-        flags = sum(PRIVILEGED_FLAGS[name] & ~(PRIVILEGED_FLAGS[name] >> 1) for name in self.privileged)
+        flags = sum(
+            PRIVILEGED_FLAGS[name] & ~(PRIVILEGED_FLAGS[name] >> 1) for name in self.privileged
+        )
         return {
             "id": str(self.user.id),
             "name": self.user.name,
