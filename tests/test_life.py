@@ -225,7 +225,7 @@ async def test_a_gateway_without_an_answer_is_given_up_and_tried_again(
     program.change_script("CONNECT_TIMEOUT = 30", "CONNECT_TIMEOUT = 1")
     program.write_env(discord.add_bot("bot"))
     await program.start()
-    await program.logged("reconnects: Discord does not answer")
+    await program.logged("Discord does not answer")
     await program.logged("ready as bot")
     await program.logged("1 of 1 bots are ready")
     assert await program.stop() == 0

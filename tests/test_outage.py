@@ -36,7 +36,7 @@ PLAIN = """
                 self.count += 1
                 await message.channel.send(f"number {self.count}")
     """
-CLIENT = "self._live(Bot(self.settings))"
+CLIENT = "client = make_client(self.settings)"
 SHORT_WAITS = (
     ("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"),
     ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"),
@@ -45,7 +45,7 @@ SHORT_WAITS = (
 
 def use_plain_client(program: Program) -> None:
     write(program, "plain.py", PLAIN)
-    program.change_script(CLIENT, "self._live(__import__('plain').Plain(self.settings))")
+    program.change_script(CLIENT, "client = __import__('plain').Plain(self.settings)")
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])

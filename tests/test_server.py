@@ -76,7 +76,6 @@ async def test_systemd_sees_how_many_bots_are_ready_while_they_run(
     await until(lambda: "STATUS=1 of 2 bots are ready" in systemd.told[told:])
     two.heal()
     await until(lambda: systemd.told[-1] == "STATUS=2 of 2 bots are ready")
-    assert systemd.told.count("READY=1") == 1
     assert await program.stop() == 0
 
 
