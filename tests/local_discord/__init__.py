@@ -60,6 +60,8 @@ MESSAGE: Json = {
     "type": 0,
 }
 REPLY = 19
+Reactions = dict[str, list[User]]  # who has put it there, by the emoji
+DirectMessages = tuple[Account, User]
 
 
 class LocalDiscord(Faults):
@@ -84,8 +86,8 @@ class LocalDiscord(Faults):
         # Answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes.
         self.invalid_requests = 0
         self.messages: dict[str, Json] = {}  # by id, the oldest first
-        self.reactions: dict[str, dict[str, list[User]]] = {}  # by the message's id and the emoji
-        self.direct: dict[int, tuple[Account, User]] = {}  # the channels of direct messages
+        self.reactions: dict[str, Reactions] = {}  # by the message's id
+        self.direct: dict[int, DirectMessages] = {}  # by the channel
         self.interactions: dict[str, Interaction] = {}  # by token
         # Called with every event of a channel, its data, and whoever did it: for the interface of
         # a person who looks on.
@@ -108,11 +110,12 @@ class LocalDiscord(Faults):
         app = web.Application(client_max_size=FILE_SIZE_LIMIT)
         Rest(self).add_routes(app)
         app.router.add_get("/", self._gateway)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls, backlog=1024)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = runner
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls, backlog=1024)
         await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        _, self.port = runner.addresses[0]
 
     async def _gateway(self, request: web.Request) -> web.StreamResponse:
         action = self.next_action("upgrade")
@@ -151,9 +154,10 @@ class LocalDiscord(Faults):
         self, name: str, token: str = "", guilds: list[Guild] | None = None, **settings: Any
     ) -> Account:
         """A new bot, in the one server that there is unless told otherwise."""
-        guilds = [self.guild] if guilds is None else guilds
-        user = User(name, bot=True)
-        account = Account(user=user, token=token, guilds=guilds, owner=self.people[0], **settings)
+        if guilds is None:
+            guilds = [self.guild]
+        user, owner = User(name, bot=True), self.people[0]
+        account = Account(user=user, token=token, guilds=guilds, owner=owner, **settings)
         self.accounts[account.token] = account
         return account
 
@@ -261,8 +265,8 @@ class LocalDiscord(Faults):
         """Refer to the message that this one replies to, and mention its author."""
         reference = body["message_reference"]
         original = self.messages.get(str(reference["message_id"]))
-        here = {"type": 0, "channel_id": message["channel_id"]}
         message["type"] = REPLY
+        here = {"type": 0, "channel_id": message["channel_id"]}
         message["message_reference"] = here | reference
         message["referenced_message"] = original
         allowed = body.get("allowed_mentions", {"replied_user": True})
@@ -320,11 +324,12 @@ class LocalDiscord(Faults):
     async def delete(self, messages: list[Json], author: User, *, bulk: bool = False) -> None:
         """Delete messages, which are all in one channel."""
         ids = [message["id"] for message in messages]
-        place = place_of(messages[0])
         if bulk:
-            await self.publish("MESSAGE_DELETE_BULK", place | {"ids": ids}, author)
+            data = place_of(messages[0])
+            data["ids"] = ids
+            await self.publish("MESSAGE_DELETE_BULK", data, author)
         else:
-            data = place | {"id": ids[0], "flags": messages[0]["flags"]}
+            data = place_of(messages[0]) | pick(messages[0], "id", "flags")
             await self.publish("MESSAGE_DELETE", data, author)
         for message_id in ids:
             self.messages.pop(message_id, None)
@@ -353,8 +358,9 @@ class LocalDiscord(Faults):
         users = reactions.setdefault(emoji, [])
         if (user in users) != take_away:
             return
-        data = place_of(message) | {"message_id": message["id"], "user_id": str(user.id)}
-        data |= {"emoji": emoji_payload(emoji), "burst": False, "type": 0}
+        data = place_of(message) | {"message_id": message["id"], "burst": False, "type": 0}
+        data["user_id"] = str(user.id)
+        data["emoji"] = emoji_payload(emoji)
         if take_away:
             users.remove(user)
             if not users:
@@ -393,7 +399,7 @@ class LocalDiscord(Faults):
         data["id"] = str(snowflake())
         for uploaded in account.commands:
             if uploaded["name"] == command:
-                data |= {key: uploaded[key] for key in ("id", "guild_id") if key in uploaded}
+                data |= pick(uploaded, "id", "guild_id")
                 break
         return await self._interact(Interaction(account, author, channel_id, COMMAND, data))
 
@@ -401,13 +407,18 @@ class LocalDiscord(Faults):
         self, message: Json, component: Json, values: list[str], author: User
     ) -> Interaction:
         """A person presses a button under a message, or chooses from a menu."""
-        bots = {str(account.user.id): account for account in self.accounts.values()}
-        account = bots[message["author"]["id"]]
+        account = self._account_of(message["author"]["id"])
         channel_id = int(message["channel_id"])
         data = {"custom_id": component["custom_id"], "values": values}
         data["component_type"] = component["type"]
         interaction = Interaction(account, author, channel_id, COMPONENT, data, message)
         return await self._interact(interaction)
+
+    def _account_of(self, user_id: str) -> Account:
+        for account in self.accounts.values():
+            if str(account.user.id) == user_id:
+                return account
+        raise LookupError(f"no bot has the id {user_id}")
 
     async def submit(
         self, account: Account, form: Json, values: dict[str, str], author: User, channel_id: int
@@ -430,7 +441,8 @@ class LocalDiscord(Faults):
             user_id = str(user.id)
             if user_id in ids:
                 users[user_id] = user.payload()
-                members[user_id] = MEMBER | {"permissions": self.guild.permissions(user)}
+                permissions = self.guild.permissions(user)
+                members[user_id] = MEMBER | {"permissions": permissions}
         channel = self.guild.channel()
         if channel["id"] in ids:
             channels[channel["id"]] = channel | {"permissions": EVERYONE}
@@ -447,8 +459,8 @@ class LocalDiscord(Faults):
             payload |= {"user": author.payload(), "context": 1}
         else:
             payload |= {"guild_id": str(guild.id), "context": 0}
-            member = member_payload(author)
-            payload["member"] = member | {"permissions": guild.permissions(author)}
+            payload["member"] = member_payload(author)
+            payload["member"]["permissions"] = guild.permissions(author)
         guild_id = 0 if guild is None else guild.id
         for connection in interaction.account.live:
             if connection.session.has_guild(guild_id):
@@ -456,9 +468,14 @@ class LocalDiscord(Faults):
         return interaction
 
 
+def pick(source: Json, *keys: str) -> Json:
+    """Only these of its keys, as far as it has them."""
+    return {key: source[key] for key in keys if key in source}
+
+
 def place_of(message: Json) -> Json:
     """Where a message is, as its events say it."""
-    return {key: message[key] for key in ("channel_id", "guild_id") if key in message}
+    return pick(message, "channel_id", "guild_id")
 
 
 def now() -> str:

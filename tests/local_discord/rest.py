@@ -26,6 +26,7 @@ GUILD_COMMANDS = "/applications/{application}/guilds/{guild}/commands"
 WEBHOOK = "/webhooks/{application}/{token}"
 ANSWER = WEBHOOK + "/messages/{message}"
 
+HEADERS = {"Content-Type": "application/json", "Via": "1.1 google"}
 MESSAGE_LENGTH = 2000  # characters, at the most
 MESSAGE_PARTS = ("content", "embeds", "components", "attachments", "poll")  # it must have one
 
@@ -35,8 +36,9 @@ def json_response(body: Any, status: int = 200, headers: Any = None) -> web.Resp
 
     Discord's Content-Type has no charset, and discord.py compares it to the letter.
     """
-    all_headers = {"Content-Type": "application/json", "Via": "1.1 google", **(headers or {})}
-    return web.Response(body=json.dumps(body).encode(), status=status, headers=all_headers)
+    data = json.dumps(body).encode()
+    all_headers = HEADERS | dict(headers or {})
+    return web.Response(body=data, status=status, headers=all_headers)
 
 
 def rate_limit(bucket: str) -> dict[str, str]:
@@ -184,6 +186,7 @@ class BotRequest:
         self.user = account.user
         self.request = request
         self.query = request.query
+        self.messages = discord.messages
         self.path = request.match_info  # what stands in the places of the route's path
 
     async def body(self) -> tuple[Json, list[Json]]:
@@ -240,8 +243,9 @@ class BotRequest:
     @route("POST", "/users/@me/channels")
     async def open_direct_channel(self) -> Any:
         body = await self.request.json()
+        recipient_id = int(body["recipient_id"])
         for person in self.discord.people:
-            if str(person.id) == str(body["recipient_id"]):
+            if person.id == recipient_id:
                 channel_id = self.discord.direct_channel(self.account, person)
                 return self.discord.channel(channel_id)
         raise Refusal(400, 50007, "Cannot send messages to this user")
@@ -265,16 +269,19 @@ class BotRequest:
 
     @route("GET", MESSAGES)
     async def history(self) -> list[Json]:
-        limit = int(self.query.get("limit", 50))
-        before = int(self.query.get("before", 1 << 63))
-        after = int(self.query.get("after", 0))
+        limit, after = self._number("limit", 50), self._number("after", 0)
+        before = self._number("before", 1 << 63)
         found = []
         for message in self.discord.messages_in(self._find_channel()):
-            hidden = message["flags"] & EPHEMERAL
-            if after < int(message["id"]) < before and not hidden:
+            is_hidden = message["flags"] & EPHEMERAL
+            if not is_hidden and after < int(message["id"]) < before:
                 found.append(self._with_reactions(message))
         found = found[:limit] if after else found[-limit:]
-        return found[::-1]
+        found.reverse()
+        return found
+
+    def _number(self, name: str, default: int) -> int:
+        return int(self.query.get(name, default))
 
     @route("POST", MESSAGES, bucket="messages")
     async def post_message(self) -> Json:
@@ -288,7 +295,9 @@ class BotRequest:
     def _check_reference(self, body: Json) -> None:
         """A reply to a message that is gone is refused, or else becomes a message like others."""
         reference = body.get("message_reference")
-        if not reference or str(reference["message_id"]) in self.discord.messages:
+        if not reference:
+            return
+        if str(reference["message_id"]) in self.messages:
             return
         if reference.get("fail_if_not_exists", True):
             code = "MESSAGE_REFERENCE_UNKNOWN_MESSAGE"
@@ -296,10 +305,10 @@ class BotRequest:
         del body["message_reference"]
 
     def _find_message(self) -> Json:
-        message = self.discord.messages.get(self.path["message"])
-        if message is None or message["channel_id"] != self.path["channel"]:
-            raise Refusal(404, 10008, "Unknown Message")
-        return message
+        message = self.messages.get(self.path["message"])
+        if message and message["channel_id"] == self.path["channel"]:
+            return message
+        raise Refusal(404, 10008, "Unknown Message")
 
     @route("GET", MESSAGE)
     async def get_message(self) -> Json:
@@ -336,16 +345,18 @@ class BotRequest:
         if not 2 <= len(ids) <= 100:
             problem = "Provided too few or too many messages to delete. Must provide at least 2"
             raise Refusal(400, 50016, problem)
-        known = self.discord.messages
-        messages = [known[message_id] for message_id in ids if message_id in known]
+        messages = [self.messages[message_id] for message_id in ids if message_id in self.messages]
         if messages:
             await self.discord.delete(messages, self.user, bulk=True)
 
     # --- reactions
 
+    def _reactions_to(self, message: Json) -> dict[str, list[User]]:
+        return self.discord.reactions.get(message["id"], {})
+
     def _with_reactions(self, message: Json) -> Json:
         reactions = []
-        for emoji, users in self.discord.reactions.get(message["id"], {}).items():
+        for emoji, users in self._reactions_to(message).items():
             count = len(users)
             reaction = {"emoji": emoji_payload(emoji), "me": self.user in users, "count": count}
             reaction |= {"count_details": {"burst": 0, "normal": count}}
@@ -355,11 +366,11 @@ class BotRequest:
     @route("GET", REACTION)
     async def get_reaction(self) -> list[Json]:
         """Who has put this reaction on a message."""
-        reactions = self.discord.reactions.get(self._find_message()["id"], {})
-        after = int(self.query.get("after", 0))
-        users = [user for user in reactions.get(self.path["emoji"], []) if user.id > after]
-        users.sort(key=lambda user: user.id)
-        return [user.payload() for user in users]
+        reactions = self._reactions_to(self._find_message())
+        users = reactions.get(self.path["emoji"], [])
+        after = self._number("after", 0)
+        in_order = sorted(users, key=lambda user: user.id)
+        return [user.payload() for user in in_order if user.id > after]
 
     @route("PUT", REACTION + "/@me", bucket="reactions")
     async def react(self) -> None:
@@ -396,10 +407,11 @@ class BotRequest:
         common["description"] = ""  # what stands in the menu of a user or a message has none
         if "guild" in self.path:
             common["guild_id"] = self.path["guild"]
-        old = await self.get_commands()
-        kept = [command for command in self.account.commands if command not in old]
-        uploaded = await self.request.json()
-        new = [common | command | {"id": str(snowflake())} for command in uploaded]
+        new = []
+        for command in await self.request.json():
+            new.append(common | command | {"id": str(snowflake())})
+        replaced = await self.get_commands()
+        kept = [command for command in self.account.commands if command not in replaced]
         self.account.commands = kept + new
         return new
 
@@ -413,7 +425,8 @@ class BotRequest:
     async def answer_interaction(self) -> Json | None:
         """The first answer to a slash command or a button."""
         body, files = await self.body()
-        kind, data = body["type"], body.get("data") or {}
+        kind = body["type"]
+        data = body.get("data") or {}
         interaction = self.interaction
         if interaction.late:
             raise Refusal(404, 10062, "Unknown interaction")
@@ -462,12 +475,13 @@ class BotRequest:
 
     def _find_answer(self) -> Json:
         message_id = self.path["message"]
-        if message_id == "@original":
-            message_id = (self.interaction.answer or {"id": ""})["id"]
-        message = self.discord.messages.get(message_id)
-        if message is None or message.get("webhook_id") != self.path["application"]:
-            raise Refusal(404, 10008, "Unknown Message")
-        return message
+        first_answer = self.interaction.answer
+        if message_id == "@original" and first_answer is not None:
+            message_id = first_answer["id"]
+        message = self.messages.get(message_id)
+        if message and message.get("webhook_id") == self.path["application"]:
+            return message
+        raise Refusal(404, 10008, "Unknown Message")
 
     @route("GET", ANSWER)
     async def get_answer(self) -> Json:
@@ -485,7 +499,8 @@ class BotRequest:
 
     @route("*", "/{rest:.*}")
     async def not_found(self) -> None:
-        self.discord.on_event("NOT_FOUND", {"request": name_of(self.request)}, self.user)
+        asked = {"request": name_of(self.request)}
+        self.discord.on_event("NOT_FOUND", asked, self.user)
         raise Refusal(404, 0, "404: Not Found", id=str(snowflake()))
 
 
@@ -495,8 +510,9 @@ def callback(interaction: Interaction, kind: int) -> Json:
     response = {"interaction": about}
     message = interaction.answer
     if message is not None:
+        flags = message["flags"]
         about["response_message_id"] = message["id"]
-        about["response_message_loading"] = bool(message["flags"] & LOADING)
-        about["response_message_ephemeral"] = bool(message["flags"] & EPHEMERAL)
+        about["response_message_loading"] = bool(flags & LOADING)
+        about["response_message_ephemeral"] = bool(flags & EPHEMERAL)
         response["resource"] = {"type": kind, "message": message}
     return response
