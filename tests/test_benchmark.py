@@ -1,4 +1,7 @@
-"""`python -m tests.benchmark`: that it shows every figure, and leaves nothing behind. How good they are is no test."""
+"""`python -m tests.benchmark`: that it shows every figure, and leaves nothing behind.
+
+How good they are is no test.
+"""
 
 from __future__ import annotations
 
@@ -91,9 +94,8 @@ def test_ctrl_c_ends_it_and_all_its_processes(tmp_path: Path) -> None:
         while not (started.exists() and started.read_text()):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(
-            timeout=30
-        )  # also until the local Discord, which has our stderr, has ended
+        # This waits also until the local Discord, which has our stderr, has ended.
+        output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (130, b"")
     assert b"Traceback" not in errors
     with pytest.raises(ProcessLookupError):

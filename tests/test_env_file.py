@@ -1,4 +1,7 @@
-"""The env file, as people really write it. What cannot be right is refused before the first request."""
+"""The env file, as people really write it.
+
+What cannot be right is refused before the first request.
+"""
 
 from __future__ import annotations
 
@@ -182,10 +185,8 @@ async def test_nothing_is_sent_to_discord_when_a_bot_is_refused(
     program.write_env(discord.add_bot("good"), extra="DISCORD_BOT_TOKEN2=your token")
     await program.start()
     assert await program.end() == 78
-    assert (
-        program.stderr
-        == "DISCORD_BOT_TOKEN2 (.env, line 3): This is a placeholder. Put the bot's own token there.\n"
-    )
+    problem = "This is a placeholder. Put the bot's own token there."
+    assert program.stderr == f"DISCORD_BOT_TOKEN2 (.env, line 3): {problem}\n"
     assert not discord.requests
 
 

@@ -265,7 +265,8 @@ async def test_discord_asks_to_reconnect_and_the_bot_resumes(
 async def test_a_gateway_that_stops_answering_heartbeats_is_left_and_resumed(
     program: Program, discord: LocalDiscord
 ) -> None:
-    # discord.py gives up after 60 s without a word from the gateway, so the word is that the bot reconnects.
+    # discord.py gives up after 60 s without a word from the gateway, so the word is that the bot
+    # reconnects.
     discord.heartbeat_interval_ms = 200
     bot = discord.add_bot("bot")
     program.write_env(bot)

@@ -1,4 +1,7 @@
-"""What a bot comes back from, and with what: outages, refused sessions, a setup that the world keeps from working."""
+"""What a bot comes back from, and with what.
+
+There are outages, refused sessions, and a setup that the world keeps from working.
+"""
 
 from __future__ import annotations
 
