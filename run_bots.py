@@ -55,6 +55,8 @@ import gc
 import io
 import json
 import logging
+import math
+import platform
 import random
 import re
 import socket
@@ -81,6 +83,10 @@ except ModuleNotFoundError as missing:
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
+VERSIONS = (
+    f"run_bots {__version__}, discord.py {discord.__version__}, Python {platform.python_version()}"
+)
+STARTED = time.time()
 PORTAL = "https://discord.com/developers/applications"
 # All that follow are seconds. What has no answer by then is tried again:
 LOGIN_TIMEOUT = 30
@@ -114,6 +120,7 @@ STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
 
 log = logging.getLogger("run_bots")
+Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its
 # code has started.
 running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
@@ -1216,7 +1223,8 @@ class Entry:
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
-        self.times_ready = 0
+        # When it was ready again. The first time is a 0, and only so many are kept.
+        self.reconnects: collections.deque[float] = collections.deque(maxlen=1000)
         self.life: Life | None = None
         self.pace = pace
         self.network = network
@@ -1227,6 +1235,7 @@ class Entry:
         if settings == self.wanted == self.settings and not self.is_leaving:
             self.settings = settings  # with another name or number, perhaps
         elif not self.event.is_set():
+            self.failure = Failure()
             self.set_state("starting")
             self.leave()
         self.wanted = settings
@@ -1284,6 +1293,7 @@ class Entry:
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
+        failure.text = hide_tokens(" ".join(failure.text.split()))
         self.failure = failure
         now = time.monotonic()
         if failure.kind is Kind.FINAL:
@@ -1333,14 +1343,29 @@ class Entry:
         if client and client.user:
             user = client.user
             log.info("ready as %s (%s) in %s servers", user, user.id, len(client.guilds))
-        self.times_ready += 1
-        self.failure = Failure()
+        self.reconnects.append(time.time() if self.reconnects else 0)
         self.set_state("ready")
 
     def set_state(self, state: str) -> None:
         if state != self.state:
             self.state = state
             self.since = time.time()
+
+    def report(self) -> Report:
+        """How this bot is, as /status.json has it."""
+        client = self.life.client if self.life else None
+        latency = client.latency if client else math.inf
+        yesterday = time.time() - 86_400
+        return {
+            "name": self.settings.name,
+            "state": self.state,
+            "since": self.since,
+            # Before the first heartbeat discord.py says inf or nan.
+            "latency_ms": round(latency * 1000) if latency < 60 else None,
+            "servers": len(client.guilds) if client else None,
+            "reconnects_24h": sum(at > yesterday for at in self.reconnects),
+            "failure": self.failure.text,
+        }
 
 
 def in_words(seconds: float) -> str:
@@ -1430,7 +1455,7 @@ class Runner:
         """Once a second, follow the env file, and say how the bots are when that changes."""
         last = self._seen
         while not self._stopping:
-            self._report()
+            self._tell()
             await asyncio.sleep(1)
             before = last
             last = self._look() if watch else self._seen
@@ -1488,15 +1513,14 @@ class Runner:
             return "added"
         return "restarted" if has_ended or bot != before else ""
 
-    def _report(self) -> None:
-        """Say how many bots are ready: to systemd each time, in the log once all have settled."""
-        states = [entry.state for entry in self._entries.values() if entry.wanted]
-        summary = f"{states.count('ready')} of {len(states)} bots are ready"
-        notify(f"STATUS={summary}")
+    def _tell(self) -> None:
+        """Say how the bots are: to systemd each time, in the log once all have settled."""
+        states = {entry.state for entry in self._entries.values() if entry.wanted}
+        # systemd takes no more than 4,096 bytes, and a character has up to four.
+        notify(f"WATCHDOG=1\nSTATUS={self.report()['summary'][:1000]}")
         is_overdue = 0 < self._overdue_at < time.monotonic()
         if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
-            log.info(summary)
-            self.show(but="ready")
+            self.show()
             notify("READY=1")
             tidy_memory()
             self._overdue_at = 0
@@ -1504,20 +1528,28 @@ class Runner:
         if "retrying" in states and not self._overdue_at:
             self._unsettled = {"starting", "retrying"}
 
-    def show(self, but: str = "") -> None:
-        """Log a line for each bot, but not for those in that state."""
+    def show(self) -> None:
+        log.info(self.report()["summary"])
+
+    def report(self) -> Report:
+        """How the program and its bots are: for the log, systemd, and the page of --status."""
+        memory = None
+        if sys.platform == "linux":
+            pages = Path("/proc/self/statm").read_text().split()[1]
+            memory = int(pages) * os.sysconf("SC_PAGE_SIZE")
+        bots = []
         for entry in self._entries.values():
-            if not entry.wanted or entry.state == but:
-                continue
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.since))
-            words = f"{entry.settings.name} is {entry.state} since {since}"
-            if entry.life and entry.state == "ready":
-                client = entry.life.client
-                words += f", latency {client.latency * 1000:.0f} ms, {len(client.guilds)} servers"
-            words += f", {max(0, entry.times_ready - 1)} reconnects"
-            if entry.failure.text:
-                words += f": {entry.failure.text}"
-            log.info(words)
+            if entry.wanted or self._stopping:
+                bots.append(entry.report())
+        return {
+            "summary": summarize(bots),
+            "bots": bots,
+            "time": time.time(),
+            "started": STARTED,
+            "cpu_seconds": time.process_time(),
+            "memory_bytes": memory,
+            "versions": VERSIONS,
+        }
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
@@ -1536,10 +1568,14 @@ class Runner:
                     return entry.leave()
         log.error("Some code of a bot calls exit(). The bots go on.")
 
-    async def run(self, settings: list[BotSettings], watch: bool, signals: "Signals") -> int:
+    async def run(
+        self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
+    ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         asyncio.get_running_loop().set_task_factory(remember_task)
         self._network = Network()
+        if status:
+            await serve_status(status, self.report)
         signals.take(self)
         self._apply(settings)
         keeping_up = asyncio.create_task(self._keep_up(watch))
@@ -1629,6 +1665,333 @@ async def describe(client: discord.Client) -> str:
     servers = client.application.approximate_guild_count
     row = f"{client.user!s:<20} {number:<20} {servers:>7}  on       {starts.remaining:>13}"
     return f"{row}\n{'':26}invite: {invite}"
+
+
+# --- How the bots are: a line for the log and systemd, and a page -------------------------------
+def summarize(bots: list[Report]) -> str:
+    """How many of the bots are ready, and which are not, in one line."""
+    others = []
+    for bot in bots:
+        if bot["state"] != "ready":
+            since = time.strftime("%a %H:%M", time.localtime(bot["since"]))
+            reason = bot["failure"].partition(". ")[0].rstrip(".")
+            others.append(f"{bot['name']} ({bot['state']} since {since}{reason and ': '}{reason})")
+    ready = f"{len(bots) - len(others)} of {len(bots)} bots are ready"
+    return f"{ready}. Not ready: {', '.join(others)}" if others else ready
+
+
+async def serve_status(address: str, report: Callable[[], Report]) -> None:
+    """Answer at [HOST:]PORT, to people, programs and probes, for as long as the event loop runs."""
+    from aiohttp import web  # it takes time and memory
+
+    async def answer(request: web.Request) -> web.Response:
+        now = report()
+        answers = {
+            "/": (200, "text/html", STATUS_PAGE),
+            "/status.json": (200, "application/json", json.dumps(now)),
+            "/healthz": (200, "text/plain", "The event loop answers"),
+            "/readyz": (
+                503 if "Not ready" in now["summary"] else 200,
+                "text/plain",
+                now["summary"],
+            ),
+        }
+        status, kind, text = answers[request.path]
+        return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
+
+    app = web.Application()
+    # To HEAD too. Any other method gets a 405, any other path a 404.
+    app.router.add_get("/{path:|status.json|healthz|readyz}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        await web.TCPSite(runner, host, int(port)).start()
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"--status {address}: Nothing can listen there ({error}).") from None
+    if not host.startswith(("127.", "::1", "localhost")):
+        log.warning("--status %s: Everybody who reaches it can read how the bots are.", address)
+
+
+# With the hashes of STATUS_PAGE's style and script: tests/test_status.py says them after a change.
+STATUS_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; "
+    "style-src 'sha256-VH4P+u+VWI99TFSA2IktJkKP8+nLZb0bpbN3f9pQoOQ='; "
+    "script-src 'sha256-MdDlLIyuQLlhW0o4TM11/2AZEdY0ApziJj8bDhdTWL0='; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# Names and sentences are put in as text, never as HTML. Without JavaScript there is /readyz.
+STATUS_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<noscript><meta http-equiv="refresh" content="0; url=readyz"></noscript>
+<title>Bots</title>
+<link rel="icon" id="icon" href="data:,">
+<style>
+:root {
+  --page: #f6f7f9; --card: #fff; --text: #1c2128; --quiet: #59636e; --line: #e3e6ea;
+  --ready: #1a7f37; --starting: #57606a; --retrying: #8f5400; --stopped: #c4232b; --link: #0b5cad;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #0f1216; --card: #171b21; --text: #e4e8ed; --quiet: #98a2ae; --line: #282e37;
+    --ready: #4ac26b; --starting: #98a2ae; --retrying: #e0a53a; --stopped: #ff7b72; --link: #79b8ff;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  font-variant-numeric: tabular-nums;
+}
+main { max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.5rem 3rem; }
+h1 { margin: 0; font-size: 1.75rem; line-height: 1.25; letter-spacing: -.01em; }
+a { color: var(--link); }
+a:focus-visible { outline: 2px solid; outline-offset: 2px; border-radius: 2px; }
+.unseen, .narrow { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%); }
+.ready { color: var(--ready); --sign: "✓" / ""; }
+.starting { color: var(--starting); --sign: "…" / ""; }
+.retrying { color: var(--retrying); --sign: "↻" / ""; }
+.stopped { color: var(--stopped); --sign: "✕" / ""; }
+.state { white-space: nowrap; font-weight: 600; }
+.state::before { display: inline-block; width: 1.375em; content: var(--sign); }
+#counts { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: .5rem 0 0; padding: 0; }
+#counts li { display: block; }
+#counts [hidden], #bar [hidden] { display: none; }
+#bar { display: flex; gap: 2px; height: 4px; margin: 1rem 0 1.5rem; }
+#bar span { min-width: 4px; background: currentColor; border-radius: 2px; }
+#lost { margin: 0 0 1rem; padding: .625rem 1rem; border: 1px solid; border-radius: 8px; }
+.old table { opacity: .6; }
+table {
+  width: 100%; border-collapse: collapse; background: var(--card);
+  border-radius: 12px; box-shadow: 0 0 0 1px var(--line);
+}
+th, td { padding: .5rem 1rem; text-align: start; vertical-align: top; }
+thead th { color: var(--quiet); font-size: .8125rem; font-weight: 500; white-space: nowrap; }
+tbody tr { border-top: 1px solid var(--line); }
+tbody th { min-width: 9rem; max-width: 20rem; font-weight: 600; }
+.since, .number { white-space: nowrap; }
+.since, .failure { color: var(--quiet); }
+.since time { margin-inline-start: .625em; font-size: .8125rem; }
+.number { text-align: end; }
+.failure { width: 100%; min-width: 16rem; }
+.down .failure, .down .since span { color: var(--text); }
+footer { margin-top: 1.25rem; color: var(--quiet); font-size: .8125rem; }
+@media (max-width: 60rem) {
+  main { padding: 1.5rem 1rem 2rem; }
+  h1 { font-size: 1.375rem; }
+  table { background: none; box-shadow: none; }
+  table, tbody { display: block; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tbody tr {
+    display: flex; flex-wrap: wrap; gap: 0 .75rem; margin-bottom: .5rem; padding: .625rem 1rem;
+    background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  }
+  tbody :is(th, td) { min-width: 0; max-width: none; padding: 0; }
+  tbody th { flex: 1 0 60%; }
+  .since, .number { color: var(--quiet); font-size: .8125rem; }
+  .narrow { position: static; clip-path: none; }
+  .number:empty, .failure:empty { display: none; }
+  .failure { margin-top: .25rem; }
+}
+</style>
+</head>
+<body>
+<main>
+<h1 id="title">Bots</h1>
+<p id="news" class="unseen" role="status"></p>
+<ul id="counts"></ul>
+<div id="bar" aria-hidden="true"></div>
+<p id="lost" role="alert" hidden></p>
+<table hidden role="table">
+<caption class="unseen">The bots, those that are not ready first</caption>
+<thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">Bot</th>
+<th scope="col" role="columnheader">State</th>
+<th scope="col" role="columnheader">Since</th>
+<th scope="col" role="columnheader" class="number">Latency</th>
+<th scope="col" role="columnheader" class="number">Servers</th>
+<th scope="col" role="columnheader" class="number">Reconnects in 24 h</th>
+<th scope="col" role="columnheader">Last failure</th>
+</tr></thead>
+<tbody role="rowgroup"></tbody>
+</table>
+<footer id="process"></footer>
+</main>
+<script>
+"use strict";
+const STATES = ["stopped", "retrying", "starting", "ready"];
+const rows = new Map();  // by the bot's name
+let ahead = 0;  // of the clock here, the one there, in seconds
+let last = null;  // the last report, and when it came
+
+const find = id => document.getElementById(id);
+const body = document.querySelector("tbody");
+const table = document.querySelector("table");
+
+// Only what differs is changed, so that nothing flickers, and a selection or the focus stays.
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function add(parent, tag, settings) {
+  return parent.appendChild(Object.assign(document.createElement(tag), settings));
+}
+
+function duration(seconds) {
+  const [s, m, h, d] = [seconds, seconds / 60, seconds / 3600, seconds / 86400]
+    .map(it => Math.max(0, Math.floor(it)));
+  return d ? `${d} d ${h % 24} h` : h ? `${h} h ${m % 60} min` : m ? `${m} min` : `${s} s`;
+}
+
+function clock(seconds) {
+  const then = new Date(seconds * 1000);
+  const isToday = then.toDateString() === new Date().toDateString();
+  const date = isToday ? {} : {month: "short", day: "numeric"};
+  return then.toLocaleString([], {...date, hour: "numeric", minute: "2-digit"});
+}
+
+function writeTime(element, seconds) {
+  element.dateTime = new Date(seconds * 1000).toISOString();
+  write(element, clock(seconds));
+}
+
+// The unit is read out, and seen where the column has no heading.
+function writeNumber(element, number, unit, className = "") {
+  const text = number === null ? "" : number.toLocaleString();
+  if (element.textContent === (text && `${text} ${unit}`)) return;
+  element.replaceChildren(text);
+  if (text) add(element, "span", {className, textContent: ` ${unit}`});
+}
+
+// A sentence, with its addresses as links.
+function writeSentence(element, text) {
+  if (element.textContent === text) return;
+  element.replaceChildren();
+  for (const part of text.split(/(https:[/][/][^ "'<>()]*[^ "'<>().,;:])/)) {
+    if (part.startsWith("https://")) add(element, "a", {href: part, textContent: part});
+    else element.append(part);
+  }
+}
+
+function makeRow() {
+  const row = document.createElement("tr");
+  row.role = "row";
+  const cell = (name, tag = "td", role = "cell") => add(row, tag, {className: name, role});
+  row.name = add(cell("name", "th", "rowheader"), "bdi");
+  row.firstChild.scope = "row";
+  row.state = cell("state");
+  const since = cell("since");
+  row.duration = add(since, "span");
+  row.since = add(since, "time");
+  [row.latency, row.servers, row.reconnects] = [cell("number"), cell("number"), cell("number")];
+  row.failure = cell("failure");
+  return row;
+}
+
+function showBot(row, bot) {
+  row.bot = bot;
+  row.className = bot.state === "ready" ? "" : "down";
+  write(row.name, bot.name);
+  row.state.className = "state " + bot.state;
+  write(row.state, bot.state);
+  writeTime(row.since, bot.since);
+  writeNumber(row.latency, bot.latency_ms, "ms");
+  writeNumber(row.servers, bot.servers, "servers", "narrow");
+  writeNumber(row.reconnects, bot.reconnects_24h, "reconnects", "narrow");
+  writeSentence(row.failure, bot.failure);
+}
+
+function showCounts(bots) {
+  const [list, bar] = [find("counts"), find("bar")];
+  STATES.toReversed().forEach((state, index) => {
+    const count = bots.filter(bot => bot.state === state).length;
+    const item = list.children[index] || add(list, "li", {className: "state " + state});
+    const part = bar.children[index] || add(bar, "span", {className: state});
+    write(item, `${count} ${state}`);
+    item.hidden = part.hidden = count === 0;
+    part.style.flexGrow = count;
+  });
+}
+
+function show(report) {
+  ahead = report.time - Date.now() / 1000;
+  const rank = bot => STATES.indexOf(bot.state);
+  const bots = report.bots.toSorted((one, other) => rank(one) - rank(other));
+  const ready = bots.filter(bot => bot.state === "ready").length;
+  write(find("title"), `${ready} of ${bots.length} bots are ready`);
+  write(find("news"), report.summary);
+  document.title = `${ready}/${bots.length} bots ready`;
+  const isFine = ready === bots.length;
+  const [color, shape] = isFine ? ["1a7f37", "M2 2h12v12H2Z"] : ["c4232b", "M8 1 15 15H1Z"];
+  const icon = `<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>` +
+    `<path fill='%23${color}' d='${shape}'/></svg>`;
+  if (!find("icon").href.endsWith(icon)) find("icon").href = `data:image/svg+xml,${icon}`;
+  showCounts(bots);
+  for (const [name, row] of rows) {
+    if (!bots.some(bot => bot.name === name)) {
+      row.remove();
+      rows.delete(name);
+    }
+  }
+  bots.forEach((bot, index) => {
+    if (!rows.has(bot.name)) rows.set(bot.name, makeRow());
+    const row = rows.get(bot.name);
+    showBot(row, bot);
+    if (body.children[index] !== row) body.insertBefore(row, body.children[index] || null);
+  });
+  const facts = [`Running for ${duration(report.time - report.started)}`];
+  facts.push(`${duration(report.cpu_seconds)} of CPU time`);
+  if (report.memory_bytes) facts.push(`${Math.round(report.memory_bytes / 2 ** 20)} MiB of memory`);
+  write(find("process"), [...facts, ...report.versions.split(", ")].join(" · "));
+  table.hidden = false;
+}
+
+function tick() {
+  const now = Date.now() / 1000 + ahead;
+  for (const row of rows.values()) write(row.duration, duration(now - row.bot.since));
+}
+
+async function update() {
+  if (document.hidden) return;
+  try {
+    const answer = await fetch("status.json", {signal: AbortSignal.timeout(10000)});
+    if (!answer.ok) throw new Error(answer.statusText);
+    show(await answer.json());
+    last = Date.now() / 1000;
+    find("lost").hidden = true;
+  } catch (error) {
+    const since = last ? `since ${clock(last)}. Below is how it was then` : "yet";
+    write(find("lost"), `There is no answer ${since}. This page keeps asking.`);
+    find("lost").hidden = false;
+  }
+  document.body.className = find("lost").hidden ? "" : "old";
+  tick();
+}
+
+async function run() {
+  for (;;) {
+    await update();
+    await new Promise(resolve => setTimeout(resolve, 2000));
+  }
+}
+
+setInterval(tick, 1000);
+document.addEventListener("visibilitychange", update);
+run();
+</script>
+</body>
+</html>
+"""
 
 
 # --- Signals, and the end of the program -------------------------------------------------------
@@ -1794,10 +2157,22 @@ def tidy_memory() -> None:
 # --- Logging -----------------------------------------------------------------------------------
 
 
-def write_without_tokens(write: Callable[[str], int], text: str) -> int:
+def hide_tokens(text: str) -> str:
     for token, name in names.items():
         text = text.replace(token, f"[token of {name}]")
-    return write(text)
+    return text
+
+
+def write_without_tokens(write: Callable[[str], int], text: str) -> int:
+    return write(hide_tokens(text))
+
+
+class JournalFormatter(logging.Formatter):
+    """Begins each line with its priority: https://man7.org/linux/man-pages/man3/sd-daemon.3.html"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
+        return priority + super().format(record).replace("\n", "\n" + priority)
 
 
 FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and .shard
@@ -1833,6 +2208,10 @@ def set_up_logging(level: str) -> None:
     if not os.isatty(2):  # else a container has colours in its files
         line = "[{asctime}] [{levelname:<8}] {name}: {message}"
         formatter = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
+    with contextlib.suppress(OSError):  # stderr may be closed
+        status = os.fstat(2)
+        if os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+            formatter = JournalFormatter("[{levelname:<8}] {name}: {message}", style="{")
     number = logging.getLevelName(level.upper())
     discord.utils.setup_logging(handler=handler, formatter=formatter, level=number)
     # At every start discord.py warns of packages that only voice needs. Without them, voice says so
@@ -1860,9 +2239,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
     option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
+    status = os.environ.pop("DISCORD_BOT_STATUS", "")
+    words = "a page there says how each bot is; HOST: 127.0.0.1 if left out"
+    option("--status", metavar="[HOST:]PORT", default=status, help=words)
     option("--log-level", default="info", type=str.lower, choices=LEVELS, help="default: info")
-    version = f"run_bots {__version__}, discord.py {discord.__version__}"
-    option("--version", action="version", version=version)
+    option("--version", action="version", version=VERSIONS)
     return parser.parse_args(argv)
 
 
@@ -1903,7 +2284,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.check or arguments.sync_commands:
             work = visit_all(bots, sync=not arguments.check)
         else:
-            work = runner.run(bots, not arguments.no_watch, Signals())
+            watch = not arguments.no_watch
+            work = runner.run(bots, Signals(), watch=watch, status=arguments.status)
         return run_loop(work, runner)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)

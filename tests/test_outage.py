@@ -224,33 +224,6 @@ async def test_a_page_in_the_place_of_the_gateway_is_called_that(
     assert await program.stop() == 0
 
 
-@needs_posix_signals
-async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
-    program: Program, discord: LocalDiscord
-) -> None:
-    bot = discord.add_bot("bot")
-    program.change_script("NETWORK_DELAY = 25", "NETWORK_DELAY = 1")
-    program.write_env(bot)
-    await program.start()
-    await program.logged("ready as bot")
-    await discord.stop()
-    await program.logged("The gateway connection was lost")
-    (line,) = [
-        line for line in program.lines_of("bot") if "The gateway connection was lost" in line
-    ]
-    went_away = line[1:20]
-    await program.logged("Discord cannot be reached", times=4)
-    program.send(signal.SIGUSR1)
-    await program.logged("bot is retrying since ")
-    (line,) = [line for line in program.stderr.splitlines() if "bot is retrying since" in line]
-    assert f"since {went_away}" in line
-    await discord.start()
-    await program.logged("ready as bot", times=2)
-    program.send(signal.SIGUSR1)
-    await program.logged(", 1 reconnects")
-    assert await program.stop() == 0
-
-
 # --- Discord's own count of IDENTIFYs
 
 

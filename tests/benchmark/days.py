@@ -176,7 +176,9 @@ class Day:
     def start(self) -> None:
         self.starts.append(clock.monotonic())
         self.runner = run_bots.Runner(self.env_file, None)
-        self._program = asyncio.create_task(self.runner.run(self.runner.read(), True, NoSignals()))  # type: ignore[arg-type]
+        self._program = asyncio.create_task(
+            self.runner.run(self.runner.read(), NoSignals(), watch=True, status="")  # type: ignore[arg-type]
+        )
 
     async def stop(self) -> None:
         began = clock.monotonic()
