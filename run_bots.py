@@ -45,28 +45,55 @@ import asyncio
 import atexit
 import base64
 import collections
+import concurrent.futures
 import contextlib
 import contextvars
+import copy
 import dataclasses
 import difflib
 import enum
+import errno
 import functools
 import gc
+import importlib.metadata
 import io
 import json
 import logging
 import math
 import platform
+import queue
 import random
 import re
 import socket
 import threading
 import time
 import traceback
+import urllib.request
+import warnings
 from asyncio import sslproto
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
+
+
+def explain_import(error: Exception) -> str:
+    """Why a package cannot be imported, and what to do."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    for name, module in sys.modules.items():
+        file = getattr(module, "__file__", None) or ""
+        if os.path.dirname(file) == folder and not file.endswith("run_bots.py"):
+            return f"{file} has the name of a module that is needed: {name}. Rename your file."
+    others = set(importlib.metadata.packages_distributions().get("discord", [])) - {"discord.py"}
+    if others:
+        names = " ".join(others)
+        remedy = f"python -m pip uninstall -y {names} discord.py"
+        return (
+            f"{names} takes the place of discord.py. Run: {remedy}. Then install discord.py again."
+        )
+    python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
+    remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
+    return f"{error}. {remedy}"
+
 
 try:
     import aiohttp  # discord.py brings it
@@ -76,10 +103,8 @@ try:
     from discord.ext import commands
     from dotenv import dotenv_values
     from dotenv.parser import Binding, parse_stream
-except ModuleNotFoundError as missing:
-    python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
-    remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
-    print(f"{missing.name} is not installed. {remedy}", file=sys.stderr)
+except (ImportError, AttributeError) as error:
+    print(explain_import(error), file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
@@ -118,6 +143,7 @@ TASKS_UNTIL = 8
 CLOSE_UNTIL = 8.5
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
+OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
 
 log = logging.getLogger("run_bots")
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
@@ -125,12 +151,19 @@ Report = dict[str, Any]  # how a bot or the program is; times are in seconds sin
 # code has started.
 running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
 names: dict[str, str] = {}
+odd_tokens: set[str] = set()  # those that do not look like one
+outputs: list["Output"] = []
+main_thread = threading.get_ident()
 tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
 
 
 # --- Settings --------------------------------------------------------------------------------
 # What each bot is started with, from the env file and the process environment, or what is wrong
 # there. It opens files and changes nothing.
+
+
+# A token's three parts, of which the first is the bot's id in base64. Discord does not promise it.
+TOKEN_FORM = re.compile(r"[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}", re.ASCII)
 
 
 class SettingsError(ValueError):
@@ -146,7 +179,8 @@ class Variable:
     place: str = ""  # none for a default
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.place})" if self.place else self.name
+        name = TOKEN_FORM.sub("a token", self.name)  # the = may be missing in front of it
+        return f"{name} ({self.place})" if self.place else name
 
 
 @dataclasses.dataclass
@@ -192,26 +226,34 @@ def read_text(path: str, called: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-# What people leave in the place of a token. A text with three long parts is none.
-PLACEHOLDER = (
-    r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
-    r"|\W*(the|bot|discord)?\W*(token|todo|none|change.?me)$)"
-)
+# What people leave in the place of a token: one of the first words, or nothing but the others.
+PLACEHOLDER = re.compile(r"(?i)your|paste|insert|placeholder|example")
+PLACEHOLDER_WORDS = {"", *"a the my bot discord first second third of goes put enter here".split()}
+PLACEHOLDER_WORDS |= {*"token secret key todo none change replace me changeme".split()}
+
+
+def is_placeholder(text: str) -> bool:
+    if TOKEN_FORM.fullmatch(text):
+        return False
+    words = [word.strip("x") for word in re.findall("[a-z]+", text.lower())]
+    return PLACEHOLDER_WORDS.issuperset(words) or PLACEHOLDER.search(text) is not None
 
 
 def parse_token(text: str) -> str:
     token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
-    if re.match(PLACEHOLDER, token):
+    if is_placeholder(token):
         raise SettingsError("This is a placeholder. Put the bot's own token there.")
     if not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
-        raise SettingsError(
-            "It is empty, or has a space or another character that no token has. Copy it again."
-        )
+        odd = "a space, a quote or another character that no token has"
+        raise SettingsError(f"It is empty, or has {odd}. Copy it again.")
     return token
 
 
 def parse_token_file(text: str) -> str:
     return parse_token(read_text(text.strip(), "This file"))
+
+
+OTHERS_MODULES = ("discord", "dotenv", "aiohttp")
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
@@ -221,6 +263,9 @@ def parse_extensions(text: str) -> tuple[str, ...]:
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
+        top = module.partition(".")[0]
+        if top in sys.stdlib_module_names or top in OTHERS_MODULES:
+            raise SettingsError(f"{top} is a module that others need. Rename your file {top}.py.")
     return tuple(dict.fromkeys(modules))
 
 
@@ -294,7 +339,7 @@ class Reading:
         for binding in parse_stream(io.StringIO(text)):
             self.read_binding(path, binding)
         for name, value in dotenv_values(stream=io.StringIO(text)).items():
-            if value is not None and not name.startswith("DISCORD_BOT_TOKEN"):
+            if value and not name.startswith(f"{PREFIX}TOKEN") and not TOKEN_FORM.search(value):
                 self.for_code.append(dataclasses.replace(self.variables[name], text=value))
         with contextlib.suppress(OSError):  # it is gone since
             if os.name == "posix" and path.stat().st_mode & 0o004:
@@ -309,29 +354,45 @@ class Reading:
         name = binding.key
         if binding.error or (name and binding.value is None):
             self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
-        elif name in self.variables:
-            other = self.variables[name]
-            self.problems.append(f"{name} ({place}): It is set already: {other}. Delete one.")
-        elif name:
-            self.variables[name] = Variable(name, binding.value or "", place)
+            return
+        if not name:  # a comment
+            return
+        variable = Variable(name, binding.value or "", place)
+        other = self.variables.setdefault(name, variable)
+        if not other.text.strip():  # an empty one does not count
+            self.variables[name] = variable
+        elif other is not variable and variable.text.strip():
+            self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
 
     def lay_over(self, environment: Mapping[str, str]) -> None:
         for name, text in environment.items():
-            self.variables[name] = Variable(name, text, "the environment")
+            # `docker --env-file` leaves the quotes there.
+            bare = re.sub(r"""^(["'])(.*)\1$""", r"\2", text)
+            self.variables[name] = Variable(name, bare, "the environment")
 
     def sort(self) -> None:
         """Find out whose each variable is; warn of what looks like ours, and belongs to no bot."""
         for variable in self.variables.values():
-            if not variable.text.strip() or not variable.name.upper().startswith(OURS):
+            if not variable.text.strip():
                 continue
             name = variable.name.removeprefix(PREFIX)
             head, number, tail = re.split("([1-9][0-9]*|$)", name, maxsplit=1)
             key = f"{head}<N>{tail}"
-            if key in (SETTINGS if number else FOR_ALL):
-                self.given[number][key] = variable
+            if name == variable.name or key not in (SETTINGS if number else FOR_ALL):
+                self.warn_of(variable, number or "1")
             else:
-                right = ", ".join(name_of(key, number or "1") for key in SETTINGS)
-                self.warnings.append(f"{variable}: Nothing reads this. The right names: {right}.")
+                self.given[number][key] = variable
+
+    def warn_of(self, variable: Variable, number: str) -> None:
+        """Say the right name of a variable that nothing reads, if it can be meant for this program."""
+        if variable.place != "the environment" and TOKEN_FORM.search(variable.text):
+            right = name_of("TOKEN<N>", number)
+            self.warnings.append(
+                f"{variable}: This looks like a token. Its name has to be {right}."
+            )
+        elif variable.name.upper().startswith(OURS):
+            right = ", ".join(name_of(key, number) for key in SETTINGS)
+            self.warnings.append(f"{variable}: Nothing reads this. The right names: {right}.")
 
     def read_bots(self) -> None:
         for number in sorted(self.given.keys() - {""}, key=int):
@@ -393,6 +454,12 @@ def defaults(number: str) -> dict[str, Variable]:
 def how_to_begin(path: Path | None) -> Iterable[str]:
     looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
     yield f"There is no bot to run. {looked}"
+    for other in sorted(Path.cwd().glob("*env*")):
+        with contextlib.suppress(OSError, ValueError):
+            if other != path and re.search(
+                r"(?m)^DISCORD_BOT_TOKEN\d+=\S", other.read_text("utf-8")
+            ):
+                yield f"There is a file {other.name}. Is that the one? Rename it to .env"
     yield "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
     yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
 
@@ -505,15 +572,23 @@ PRIVILEGED_INTENTS = {
     "members": ("gateway_guild_members", "Server Members Intent"),
     "presences": ("gateway_presence", "Presence Intent"),
 }
-# What an exception means with which Discord has not answered. The first row that fits counts.
-UNANSWERED: tuple[tuple[Any, Kind, str], ...] = (
-    (TimeoutError, Kind.NETWORK, "Discord does not answer."),
-    (
-        (OSError, aiohttp.ClientError),
-        Kind.NETWORK,
-        "Discord cannot be reached. Check the network ({}).",
-    ),
+NO_CERTIFICATES = (
+    "Discord's certificate cannot be checked. Does this Python have certificates? Install the package"
+    " ca-certificates; on macOS run Install Certificates.command, in Python's folder ({})."
 )
+# What an exception means with which Discord has not answered. The first row that fits counts.
+UNANSWERED: dict[type[BaseException], str] = {
+    TimeoutError: "Discord does not answer.",
+    aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
+    aiohttp.ClientError: "Discord cannot be reached. Check the network ({}).",
+    OSError: "Discord cannot be reached. Check the network ({}).",
+}
+# What an error in a bot's setup really means, by what is in its text.
+HINTS = {
+    "asyncio.run() cannot": "This is a whole bot: its line is DISCORD_BOT_SCRIPT{number}=, with its file",
+    "await": "Write async def setup(bot), and await bot.add_cog(...)",
+    "setup() takes": "Write async def setup(bot)",
+}
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
     *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
@@ -521,8 +596,8 @@ WRONG_CODE = (
     *(commands.ExtensionError, discord.app_commands.AppCommandError),
 )
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
-ASYNCIO_FOLDER = os.path.dirname(asyncio.__file__)
-NOT_THE_USERS = (__file__, "<frozen ", DISCORD_FOLDER, ASYNCIO_FOLDER)  # files that begin so
+PYTHON_FOLDER = os.path.dirname(os.__file__)
+NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that begin so
 
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> Failure:
@@ -541,9 +616,12 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> 
     if isinstance(error, discord.RateLimited):
         text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
         return Failure(text, Kind.TOLD, wait=error.retry_after)
-    for types, kind, sentence in UNANSWERED:
-        if isinstance(error, types):
-            return Failure(sentence.format(error), kind)
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        text = f"{os.strerror(errno.EMFILE)}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
+        return Failure(text, Kind.NETWORK)
+    for kind_of_error, sentence in UNANSWERED.items():
+        if isinstance(error, kind_of_error):
+            return Failure(sentence.format(error), Kind.NETWORK)
     if client.application is None and isinstance(error, (TypeError, KeyError, ValueError)):
         return diagnose_status(200, {})  # discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
@@ -623,6 +701,9 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     if isinstance(error, commands.NoEntryPointError):
         return Failure(f"{head} It has no function: async def setup(bot).", Kind.FINAL)
     text = f"{head} {type(cause).__name__}: {cause}"
+    for words, hint in HINTS.items():
+        if isinstance(cause, (TypeError, RuntimeError)) and words in str(cause):
+            return Failure(f"{text}. {hint.format(number=bot.number)}.", Kind.FINAL)
     if isinstance(cause, WRONG_CODE):
         return Failure(f"{text}.", Kind.FINAL, with_own_frames(cause))
     is_answer = isinstance(cause, discord.HTTPException) and cause.status < 500
@@ -646,10 +727,15 @@ def with_own_frames(error: BaseException) -> BaseException:
 
 def place_of(error: BaseException) -> str:
     """Where the user's own code was as this was raised, to be put behind a sentence."""
+    return place_of_frames(traceback.extract_tb(error.__traceback__))
+
+
+def place_of_frames(frames: Iterable[traceback.FrameSummary]) -> str:
     place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith(NOT_THE_USERS) and "site-packages" not in frame.filename:
-            place = f" ({os.path.basename(frame.filename)}, line {frame.lineno})"
+    for frame in frames:
+        file = frame.filename
+        if not file.startswith(NOT_THE_USERS) and "site-packages" not in file:
+            place = f" ({os.path.basename(file)}, line {frame.lineno}, in {frame.name})"
     return place
 
 
@@ -1037,6 +1123,7 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
     if client.http.connector is discord.utils.MISSING:
         client.http.connector = pool
+    client.http.proxy = client.http.proxy or find_proxy()
     # Not public: a rate limit of the login that is longer is an error, for which the entry waits.
     own_limit = client.http.max_ratelimit_timeout
     client.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
@@ -1057,6 +1144,21 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
             text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
             raise SetupFailed(text) from None
         raise SetupFailed from error
+
+
+def find_proxy() -> str | None:
+    """The proxy that the system or the environment names for Discord. Raises `SettingsError`."""
+    proxy = urllib.request.getproxies().get("https")
+    if proxy is None or urllib.request.proxy_bypass("discord.com"):
+        return None
+    if proxy.startswith("socks"):
+        remedy = (
+            "Name an HTTP proxy, or bring a client with a connector of the package aiohttp-socks."
+        )
+        raise SettingsError(
+            f"HTTPS_PROXY: {proxy} is a SOCKS proxy, which is not supported. {remedy}"
+        )
+    return proxy
 
 
 async def do_nothing() -> None:
@@ -1085,7 +1187,7 @@ def files_of(client: discord.Client) -> tuple[str, ...]:
 
     Those are discord.py's, its class's and its extensions'. A helper module's serve other bots too.
     """
-    files = [DISCORD_FOLDER + os.sep, ASYNCIO_FOLDER + os.sep]
+    files = [DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep]
     modules = [
         sys.modules.get(type(client).__module__),
         *getattr(client, "extensions", {}).values(),
@@ -1143,7 +1245,10 @@ class Life:
 
     async def _log_in_and_connect(self) -> None:
         await self.entry.pause()
-        await log_in(self.client, self.entry.settings.token, self.entry.network.pool)
+        try:
+            await log_in(self.client, self.entry.settings.token, self.entry.network.pool)
+        finally:
+            self.entry.restore()
         self.entry.reached()
         self.gateway.prepare(await self._wait_for_starts())
         self._connecting = True
@@ -1216,7 +1321,13 @@ class Life:
 class Entry:
     """One bot: what it runs with, its state, and the event that is set when it has ended."""
 
-    def __init__(self, settings: BotSettings, pace: Pace, network: Network) -> None:
+    def __init__(
+        self,
+        settings: BotSettings,
+        pace: Pace,
+        network: Network,
+        restore: Callable[[], None],
+    ) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = settings  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
@@ -1228,6 +1339,7 @@ class Entry:
         self.life: Life | None = None
         self.pace = pace
         self.network = network
+        self.restore = restore  # puts back what the bot's code may have taken from all
         self.task = asyncio.create_task(self._run())
 
     def want(self, settings: BotSettings | None) -> None:
@@ -1385,6 +1497,7 @@ class Runner:
 
     def __init__(self, env_file: Path | None, only: str | None) -> None:
         self.env_file = env_file
+        self._belongings: list[Callable[[], None]] = []  # each puts something back
         self._only = only
         self._environment = dict(os.environ)
         self._exported: set[str] = set()  # the env file's variables that are in os.environ
@@ -1405,6 +1518,8 @@ class Runner:
         self._export(reading.for_code, warnings)
         for bot in bots:
             names[bot.token] = bot.name
+            if not TOKEN_FORM.fullmatch(bot.token):
+                odd_tokens.add(bot.token)
         for warning in warnings:
             log.warning(warning)
         return bots
@@ -1455,6 +1570,7 @@ class Runner:
         """Once a second, follow the env file, and say how the bots are when that changes."""
         last = self._seen
         while not self._stopping:
+            self._restore()
             self._tell()
             await asyncio.sleep(1)
             before = last
@@ -1504,7 +1620,7 @@ class Runner:
         if entry and not has_ended:
             entry.want(bot)
         elif bot:
-            self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network)
+            self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._restore)
         else:
             del self._entries[bot_id]
         if bot is None:
@@ -1568,15 +1684,29 @@ class Runner:
                     return entry.leave()
         log.error("Some code of a bot calls exit(). The bots go on.")
 
+    def _restore(self) -> None:
+        """Put back what belongs to all, where code of a bot has taken it."""
+        for restore in self._belongings:
+            restore()
+
     async def run(
-        self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
+        self,
+        settings: list[BotSettings],
+        signals: "Signals",
+        *,
+        log_output: "Log | None",
+        watch: bool,
+        status: str,
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
-        asyncio.get_running_loop().set_task_factory(remember_task)
+        share_out(asyncio.get_running_loop())
         self._network = Network()
         if status:
             await serve_status(status, self.report)
         signals.take(self)
+        self._belongings.append(signals.hold)
+        if log_output:
+            self._belongings.append(log_output.restore)
         self._apply(settings)
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
@@ -1593,15 +1723,50 @@ class Runner:
         return code
 
 
-def remember_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
-) -> asyncio.Task[Any]:
-    """A task factory that keeps each bot's tasks, so that they end with the bot."""
-    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-    siblings = tasks[running_token.get()]
-    siblings.add(task)
-    task.add_done_callback(siblings.discard)
-    return task
+class BotTask(asyncio.Task[Any]):
+    """A task that remembers whose it is: code of a bot can cancel tasks of that bot alone."""
+
+    def __init__(self, coroutine: Any, **options: Any) -> None:
+        super().__init__(coroutine, **options)
+        self._token = running_token.get()
+        siblings = tasks[self._token]
+        siblings.add(self)
+        self.add_done_callback(siblings.discard)
+
+    def cancel(self, msg: Any = None) -> bool:
+        if running_token.get() not in ("", self._token):
+            return False
+        return super().cancel(msg)
+
+
+def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> BotTask:
+    return BotTask(coroutine, loop=loop, **options)
+
+
+class Executor(concurrent.futures.ThreadPoolExecutor):
+    """The threads of `run_in_executor`, in which a bot's code keeps its name in the log."""
+
+    def submit(self, work: Any, /, *arguments: Any, **options: Any) -> Any:
+        context = contextvars.copy_context()
+        return super().submit(context.run, work, *arguments, **options)
+
+
+def start_in_context(thread: threading.Thread) -> None:
+    """In the place of `Thread.start`: what a bot's thread does is that bot's. Python 3.14 can."""
+    thread.run = functools.partial(contextvars.copy_context().run, thread.run)  # type: ignore[method-assign]
+    start_thread(thread)
+
+
+start_thread = threading.Thread.start
+
+
+def share_out(loop: asyncio.AbstractEventLoop) -> None:
+    """See that each task, thread and error is known to be some bot's."""
+    loop.set_task_factory(make_task)
+    loop.set_default_executor(Executor())
+    # With a handler of its own, asyncio calls it in the context of the task that has failed.
+    loop.set_exception_handler(asyncio.BaseEventLoop.default_exception_handler)  # type: ignore[arg-type]
+    threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
 
 
 # --- A look at all bots, without the gateway: --check and --sync-commands ----------------------
@@ -2016,19 +2181,16 @@ class Signals:
     def take(self, runner: Runner) -> None:
         self._runner = runner
         self._loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            signal.signal(number, self._pass_on)  # Windows has no loop.add_signal_handler
-        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        self.hold()
         if sys.platform == "win32":
             handle_closed_console()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def _pass_on(self, number: int, _frame: object) -> None:
-        """Tell the thread where a bot has a handler through asyncio, which takes its place."""
-        heard_by = signal.set_wakeup_fd(-1)
-        signal.set_wakeup_fd(heard_by, warn_on_full_buffer=False)
-        if heard_by != self._sender.fileno():
-            self._sender.send(bytes([number]))
+    def hold(self) -> None:
+        """Have the signals, also where code of a bot has taken them."""
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)  # Windows has no loop.add_signal_handler
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
 
     def start_deadline(self, code: int) -> None:
         """All bots have ended: whatever else is still busy has a limit from now on."""
@@ -2042,7 +2204,7 @@ class Signals:
     def _listen(self) -> None:
         while True:
             number = self._receiver.recv(1)[0]
-            if number in SIGNALS:  # else it is one for which a bot has a handler
+            if number in SIGNALS:  # a bot may have a handler for another one
                 self._handle(number, signal.Signals(number).name)
 
     def _handle(self, number: int, name: str) -> None:
@@ -2085,12 +2247,6 @@ def end_now(code: int, words: str = "") -> NoReturn:
     saying.start()
     saying.join(FLUSH_TIMEOUT)
     os._exit(code)
-
-
-def flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
-            stream.flush()
 
 
 console_handler: Any = None  # Windows calls it for as long as the process lives
@@ -2154,70 +2310,174 @@ def tidy_memory() -> None:
     gc.freeze()
 
 
-# --- Logging -----------------------------------------------------------------------------------
+# --- Output and logging ------------------------------------------------------------------------
+# Every line has its bot's name, no line has a token, and none holds the bots up.
 
 
 def hide_tokens(text: str) -> str:
-    for token, name in names.items():
-        text = text.replace(token, f"[token of {name}]")
+    """The text without tokens: they are known by their form, and the odd ones one by one."""
+    text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
+    for token in odd_tokens:
+        text = text.replace(token, f"[token of {names[token]}]")
     return text
 
 
-def write_without_tokens(write: Callable[[str], int], text: str) -> int:
-    return write(hide_tokens(text))
+class Output(io.BufferedIOBase):
+    """What is printed, without tokens. A thread writes it, because nobody may be reading."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+        self._waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
+        threading.Thread(target=self._write_all, daemon=True).start()
+        self.fileno = target.fileno  # type: ignore[method-assign]
+        self.isatty = target.isatty  # type: ignore[method-assign]
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        text = bytes(data).decode(errors="surrogateescape")
+        with contextlib.suppress(queue.Full):  # nobody has read for long
+            self._waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
+        return len(data)
+
+    def _write_all(self) -> None:
+        while True:
+            data = self._waiting.get()
+            with contextlib.suppress(OSError, ValueError):
+                self._target.write(data)
+                self._target.flush()
+            self._waiting.task_done()
+
+    def drain(self) -> None:
+        """Wait until all is written, but not where nobody reads."""
+        waiting = threading.Thread(target=self._waiting.join, daemon=True)
+        waiting.start()
+        waiting.join(FLUSH_TIMEOUT)
 
 
-class JournalFormatter(logging.Formatter):
-    """Begins each line with its priority: https://man7.org/linux/man-pages/man3/sd-daemon.3.html"""
+def protect_output() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
+            output = Output(stream.buffer)
+            # Not every code page has every character.
+            options = {"encoding": stream.encoding, "errors": "backslashreplace"}
+            text = io.TextIOWrapper(output, line_buffering=True, **options)  # type: ignore[arg-type, type-var]
+            setattr(sys, name, text)
+            outputs.append(output)
 
-    def format(self, record: logging.LogRecord) -> str:
-        priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
-        return priority + super().format(record).replace("\n", "\n" + priority)
+
+def flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
+            stream.flush()
+    for output in outputs:
+        output.drain()
 
 
 FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and .shard
 
 
-def name_the_bot(record: logging.LogRecord) -> bool:
-    """A log filter that puts the bot's name before the message."""
-    # discord.py's keep-alive threads run in no context, but have the connection, with the token.
-    keep_alive = getattr(threading.current_thread(), "ws", None)
-    token = running_token.get() or getattr(keep_alive, "token", "")
-    name = names.get(token)
-    if record.exc_info and str(record.msg).startswith(FAILED_CONNECTION):
-        reason = repr(record.exc_info[1]).replace("%", "%%")
-        record.msg = f"{record.msg} ({reason})"
-        record.exc_info = None  # not a traceback for each of them
-    if name and record.args:
-        name = name.replace("%", "%%")
-    if name:
-        record.msg = f"[{name}] {record.msg}"
-    return True
+class LogFormatter(logging.Formatter):
+    """Around another formatter: it puts the bot's name, and journald's priority, in front.
+
+    https://man7.org/linux/man-pages/man3/sd-daemon.3.html
+    """
+
+    def __init__(self, inner: logging.Formatter, *, is_journal: bool) -> None:
+        super().__init__()
+        self._inner = inner
+        self._is_journal = is_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)  # other handlers get it as it is
+        record.msg = record.getMessage()
+        record.args = None
+        if record.exc_info and record.msg.startswith(FAILED_CONNECTION):
+            record.msg += f" ({record.exc_info[1]!r})"  # not a traceback for each of them
+            record.exc_info = None
+        name = names.get(running_token.get())
+        if name:
+            record.msg = f"[{name}] {record.msg}"
+        text = self._inner.format(record)
+        if self._is_journal:
+            priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
+            text = priority + text.replace("\n", "\n" + priority)
+        return text
 
 
-def set_up_logging(level: str) -> None:
-    """Log to stderr as discord.py does. Keep tokens out of all that is printed."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every code page has all characters
-        if stream:
-            stream.write = functools.partial(write_without_tokens, stream.write)  # type: ignore[method-assign]
-    handler = logging.StreamHandler()
-    handler.addFilter(name_the_bot)
-    formatter = discord.utils.MISSING  # discord.py's own, in colour
-    if not os.isatty(2):  # else a container has colours in its files
-        line = "[{asctime}] [{levelname:<8}] {name}: {message}"
-        formatter = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
+def is_under_journald() -> bool:
     with contextlib.suppress(OSError):  # stderr may be closed
         status = os.fstat(2)
-        if os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
-            formatter = JournalFormatter("[{levelname:<8}] {name}: {message}", style="{")
-    number = logging.getLevelName(level.upper())
-    discord.utils.setup_logging(handler=handler, formatter=formatter, level=number)
-    # At every start discord.py warns of packages that only voice needs. Without them, voice says so
-    # when it is used.
-    discord.VoiceClient.warn_nacl = False
-    discord.VoiceClient.warn_dave = False
+        return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    return False
+
+
+class Log:
+    """The program's own log, which stays whatever a bot's code does to `logging`."""
+
+    def __init__(self, level: str) -> None:
+        protect_output()
+        self._level = logging.getLevelName(level.upper())
+        self._handler = logging.StreamHandler()
+        # As discord.py does, in colour; but without, where a container has it in its files.
+        discord.utils.setup_logging(handler=self._handler, level=self._level)
+        inner = self._handler.formatter
+        is_journal = is_under_journald()
+        if is_journal:
+            inner = logging.Formatter("[{levelname:<8}] {name}: {message}", style="{")
+        elif not os.isatty(2):
+            line = "[{asctime}] [{levelname:<8}] {name}: {message}"
+            inner = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
+        assert inner is not None
+        self._handler.setFormatter(LogFormatter(inner, is_journal=is_journal))
+        self._handler.addFilter(tell_what_blocks)
+        warnings.showwarning = show_warning
+        # At every start discord.py warns of packages that only voice needs. Without them, voice
+        # says so when it is used.
+        discord.VoiceClient.warn_nacl = False
+        discord.VoiceClient.warn_dave = False
+
+    def restore(self) -> None:
+        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
+        logging.disable(logging.NOTSET)
+        root = logging.getLogger()
+        if root.level > self._level:
+            root.setLevel(self._level)
+        if self._handler not in root.handlers:
+            root.addHandler(self._handler)
+        for logger in list(root.manager.loggerDict.values()):
+            logger.disabled = False  # type: ignore[union-attr]
+
+
+blocked_by = ""  # what code was seen to block all bots, and is not to be told again
+
+
+def tell_what_blocks(record: logging.LogRecord) -> bool:
+    """A log filter: one line in the place of a stack for each bot whose heartbeat is late."""
+    global blocked_by
+    if "heartbeat blocked for more than" not in str(record.msg):
+        return True
+    place = place_of_frames(traceback.extract_stack(sys._current_frames()[main_thread]))
+    if place != blocked_by:
+        blocked_by = place
+        log.warning("Some code blocks all bots for more than 10 s%s.", place)
+    return False
+
+
+def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
+    """In the place of `warnings.showwarning`: what was never awaited is named with its bot."""
+    category, file, line, *_ = arguments
+    text = str(message)
+    if "never awaited" in text:
+        place = f"{os.path.basename(file)}, line {line}"
+        log.warning("%s (%s). Write await in front of it.", text, place)
+    else:
+        show_other_warning(message, *arguments, **options)
+
+
+show_other_warning = warnings.showwarning
 
 
 # --- The command line --------------------------------------------------------------------------
@@ -2271,10 +2531,11 @@ def run_loop(work: Coroutine[Any, Any, int], runner: Runner) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    set_up_logging(arguments.log_level)
+    log_output = Log(arguments.log_level)
     # Where extensions are found:
     sys.path[:0] = [str(Path.cwd()), str(Path(__file__).resolve().parent)]
     try:
+        find_proxy()
         env_file = find_env_file(arguments.env_file)
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
@@ -2285,7 +2546,8 @@ def main(argv: list[str] | None = None) -> int:
             work = visit_all(bots, sync=not arguments.check)
         else:
             watch = not arguments.no_watch
-            work = runner.run(bots, Signals(), watch=watch, status=arguments.status)
+            status = arguments.status
+            work = runner.run(bots, Signals(), log_output=log_output, watch=watch, status=status)
         return run_loop(work, runner)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)

@@ -140,11 +140,11 @@ REFUSED = {
     ),
     "a misspelled variable and no bot": (
         f"discord_bot_token1={TOKEN}",
-        ["discord_bot_token1 (.env, line 1): ", " DISCORD_BOT_TOKEN1,"],
+        ["discord_bot_token1 (.env, line 1): ", " DISCORD_BOT_TOKEN1"],
     ),
     "another program's variable and no bot": (
         f"DISCORD_TOKEN={TOKEN}",
-        ["DISCORD_TOKEN (.env, line 1): ", " DISCORD_BOT_TOKEN1,"],
+        ["DISCORD_TOKEN (.env, line 1): ", " DISCORD_BOT_TOKEN1"],
     ),
     "a token file that is missing": (
         "DISCORD_BOT_TOKEN1_FILE=nowhere",

@@ -177,7 +177,7 @@ class Day:
         self.starts.append(clock.monotonic())
         self.runner = run_bots.Runner(self.env_file, None)
         self._program = asyncio.create_task(
-            self.runner.run(self.runner.read(), NoSignals(), watch=True, status="")  # type: ignore[arg-type]
+            self.runner.run(self.runner.read(), NoSignals(), log_output=None, watch=True, status="")  # type: ignore[arg-type]
         )
 
     async def stop(self) -> None:
