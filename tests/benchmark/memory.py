@@ -18,7 +18,9 @@ LEGEND = """\
 - memory: of all processes together, with {members} members in each bot's server; what processes \
 share counts once
 - zlib, zstd: what the gateway compresses with; discord.py takes zstd where it can
-- what a bot has added: by its {messages} messages and replies, from the idle bots on"""
+- what a bot has added: by its {messages} messages and replies, from the idle bots on
+- messages kept: none by the bot that run_bots.py brings; 1,000 by the others, as discord.py does \
+unless it is told otherwise"""
 
 
 def has_zstd() -> bool:
