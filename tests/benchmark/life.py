@@ -49,7 +49,8 @@ start needed""",
 - outage: for {outage_seconds:g} s, over the same link; all connections end, and new ones are \
 refused
 - until bots answer: from the end of the outage on; never: not within {return_limit:g} s
-- messages missed: of those in the outage and until all answer, how many got no answer at all""",
+- messages missed: how many of those since the outage began had no answer by then, those to bots \
+that are still away too""",
     "silence": """\
 - silence: for {outage_seconds:g} s, over the same link; nothing arrives any more, and nobody is \
 told; afterwards the old connections are over

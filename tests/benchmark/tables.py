@@ -58,7 +58,7 @@ def say(text: str, end: str = "\n") -> None:
 def text_of(value: float) -> str:
     if value == math.inf:
         return "never"
-    if abs(value) >= 99.95 or value.is_integer():
+    if abs(value) >= 99.95 or float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:#.3g}"
 
