@@ -4,7 +4,7 @@ python -m tests.benchmark
 python -m tests.benchmark --tables outage
 python -m tests.benchmark --tables load --bots 1,100 --rounds 5 --peers old/run_bots.py,run_bots
 
-All tables take less than ten minutes, but for `silence`, which takes four more:
+Without --tables it is all of these but `silence`, in less than ten minutes:
   load     start, memory, replies as fast as they can come, stop
   link     a link with a round trip, and bots that answer twice a minute
   outage   the return after an outage of that link
