@@ -12,7 +12,8 @@ Put the bots' tokens into a file named .env, a line for each bot:
 
 Then start this script. It logs every bot in, keeps it connected, and stops them all on Ctrl-C.
 What a bot does is in its extensions, which are ordinary discord.py extension modules.
-Save the file while the bots run: the bots that you changed start again, and all the others stay connected.
+Save the file while the bots run: the bots that you changed start again, and all the others stay
+connected.
 """
 
 import os
@@ -22,25 +23,22 @@ import sys
 EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
-# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break, which only Windows has. Then the two that Windows has not.
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
-]
-OTHER_SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not every system has all of them.
+STOP_SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGBREAK")]
+OTHER_SIGNALS = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]
+SIGNALS = [number for number in STOP_SIGNALS + OTHER_SIGNALS if number]
 
 if sys.version_info < (3, 11):
+    version = sys.version.split()[0]
     print(
-        "run_bots.py needs Python 3.11 or newer. This is Python " + sys.version.split()[0] + ".",
-        file=sys.stderr,
+        "run_bots.py needs Python 3.11 or newer. This is Python " + version + ".", file=sys.stderr
     )
     sys.exit(EXIT_NEEDS_PERSON)
-if (
-    __name__ == "__main__"
-):  # the imports below take about a second, and there is nothing to close yet
-    for _signal in STOP_SIGNALS + OTHER_SIGNALS:
-        signal.signal(
-            _signal, (lambda *_: os._exit(EXIT_OK)) if _signal in STOP_SIGNALS else signal.SIG_IGN
-        )
+if __name__ == "__main__":  # the imports take about a second, and there is nothing to close yet
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+        if number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: os._exit(EXIT_OK))
 
 import argparse
 import asyncio
@@ -57,6 +55,8 @@ import gc
 import io
 import json
 import logging
+import math
+import platform
 import random
 import re
 import socket
@@ -64,7 +64,7 @@ import threading
 import time
 import traceback
 from asyncio import sslproto
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,7 +74,8 @@ try:
     import discord.gateway
     import discord.http
     from discord.ext import commands
-    from dotenv.parser import parse_stream
+    from dotenv import dotenv_values
+    from dotenv.parser import Binding, parse_stream
 except ModuleNotFoundError as missing:
     python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
     remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
@@ -82,9 +83,11 @@ except ModuleNotFoundError as missing:
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
+VERSIONS = (
+    f"run_bots {__version__}, discord.py {discord.__version__}, Python {platform.python_version()}"
+)
+STARTED = time.time()
 PORTAL = "https://discord.com/developers/applications"
-# A person has to mend something: https://docs.discord.com/developers/topics/opcodes-and-status-codes
-FINAL_CLOSE_CODES = (4004, 4010, 4011, 4012, 4013, 4014)
 # All that follow are seconds. What has no answer by then is tried again:
 LOGIN_TIMEOUT = 30
 SETUP_TIMEOUT = 60
@@ -93,27 +96,23 @@ HELLO_TIMEOUT = 10  # from the connection to HELLO
 READY_TIMEOUT = 60  # from the connection to READY or RESUMED
 HAND_BACK_AFTER = 45  # discord.py waits 60 for a connection
 NETWORK_DELAY = 25  # the longest wait between two attempts that reach nothing
-# After a lost connection a bot waits a random time up to 1, 2, 4, 8 … LOSS_DELAY. One loss is forgotten for each
-# FORGIVE_AFTER without one.
+# After a lost connection a bot waits a random time up to 1, 2, 4, 8 … LOSS_DELAY. One loss is
+# forgotten for each FORGIVE_AFTER without one.
 LOSS_DELAY = 900
 FORGIVE_AFTER = 300
-# So many IDENTIFYs at once, and one more for each IDENTIFY_EVERY. A bot begins only while Discord has IDENTIFY_RESERVE
-# left, because what it has counted is also of other processes.
+# So many IDENTIFYs at once, and one more for each IDENTIFY_EVERY. A bot begins only while Discord
+# has IDENTIFY_RESERVE left, because what it has counted is also of other processes.
 IDENTIFY_BURST = 40
 IDENTIFY_EVERY = 360
 IDENTIFY_RESERVE = 500
-RESUME = (
-    6  # the opcode: https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
-)
-IDENTIFY_GAP = 5  # between two IDENTIFYs of shards that have the same remainder by max_concurrency
+IDENTIFY_GAP = 5  # between two IDENTIFYs of shards with the same remainder by max_concurrency
 BLOCK_DELAY = 60  # a block of the IP address that does not say how long it lasts
 BLOCK_SPREAD = 5
 KEEP_ALIVE = 60  # how long a connection for requests is kept after its last one
-SETTLE_TIMEOUT = (
-    30  # then the log says how many bots are ready, even if one has neither come up nor failed
-)
+SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if some still try
 GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
-# How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the rest.
+# How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the
+# rest.
 CLEANUP_UNTIL = 5
 TASKS_UNTIL = 8
 CLOSE_UNTIL = 8.5
@@ -121,72 +120,83 @@ STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
 
 log = logging.getLogger("run_bots")
-# The token of the bot whose code is running; by the token, the bot's name and the tasks that its code has started.
+Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
+# The token of the bot whose code is running; by the token, the bot's name and the tasks that its
+# code has started.
 running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
 names: dict[str, str] = {}
 tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
 
 
-# --- Settings: the env file and the process environment --------------------------------------------------------------
-# What people leave in the place of a token. A text of a token's form, with three long parts, is none.
-PLACEHOLDER = (
-    r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
-    r"|\W*(the|bot|discord)?\W*(token|todo|none|change.?me)$)"
-)
-Values = dict[
-    str, tuple[str, str]
-]  # of each variable its text, and its source: the name, and where it is set
+# --- Settings --------------------------------------------------------------------------------
+# What each bot is started with, from the env file and the process environment, or what is wrong
+# there. It opens files and changes nothing.
 
 
 class SettingsError(ValueError):
     """The settings are not valid. Each argument is one problem, as a sentence for a person."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """A variable that is set, and where."""
+
+    name: str
+    text: str
+    place: str = ""  # none for a default
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.place})" if self.place else self.name
+
+
 @dataclasses.dataclass
 class BotSettings:
-    """What one bot is started with. A bot whose settings are equal to the new ones is left alone."""
+    """What one bot is started with. A bot whose settings equal the new ones is left alone."""
 
     number: int = dataclasses.field(compare=False)
-    sources: dict[str, str] = dataclasses.field(compare=False)  # of the fields below
+    sources: dict[str, Variable] = dataclasses.field(compare=False, repr=False)  # of each field
     name: str = dataclasses.field(compare=False)
     token: str = dataclasses.field(repr=False)
     prefix: str
     extensions: tuple[str, ...]
     intents: discord.Intents
 
-    @property
-    def bot_id(self) -> str:
-        """The bot's id, which is the first part of a token in base64; the whole token if it is something else."""
-        with contextlib.suppress(ValueError):
-            return str(int(base64.b64decode(self.token.partition(".")[0] + "==")))
-        return self.token
-
     def is_meant_by(self, part: str) -> bool:
-        """Whether this part of `--only` is the bot's number or name, or a range of numbers around it."""
+        """Whether this part of `--only` is the bot's number or name, or a range around it."""
+        if part in (str(self.number), self.name):
+            return True
         span = re.fullmatch("([0-9]+)-([0-9]+)", part)
-        return part in (str(self.number), self.name) or bool(
-            span and int(span[1]) <= self.number <= int(span[2])
-        )
+        return span is not None and int(span[1]) <= self.number <= int(span[2])
 
 
-def as_in_environment(name: str) -> str:
-    """A variable's name as the process environment has it: Windows knows no lower case."""
-    return name.upper() if os.name == "nt" else name
+def bot_id_of(token: str) -> str:
+    """The first part of a token is its bot's id, in base64. Of something else it is all of it."""
+    with contextlib.suppress(ValueError):
+        return str(int(base64.b64decode(token.partition(".")[0] + "==")))
+    return token
 
 
 def read_text(path: str, called: str) -> str:
+    """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
     try:
-        data = Path(path).read_bytes()  # in UTF-8, or in PowerShell's UTF-16
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        data = Path(path).read_bytes()
+        has_mark = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = data.decode("utf-16" if has_mark else "utf-8-sig")
     except OSError as error:
-        raise SettingsError(
-            f"{called} cannot be read: {error.strerror}. Check its path and permissions."
-        ) from None
+        remedy = "Check its path and permissions."
+        raise SettingsError(f"{called} cannot be read: {error.strerror}. {remedy}") from None
     except ValueError:
         raise SettingsError(
             f"{called} is not a text file. Save it as plain text, in UTF-8."
         ) from None
     return text.replace("\r\n", "\n")
+
+
+# What people leave in the place of a token. A text with three long parts is none.
+PLACEHOLDER = (
+    r"(?i)(?!.{20,}\..{5,}\..{20,}$)(.*(your|paste|insert|placeholder|example|here$)|[x.*-]+$"
+    r"|\W*(the|bot|discord)?\W*(token|todo|none|change.?me)$)"
+)
 
 
 def parse_token(text: str) -> str:
@@ -200,212 +210,220 @@ def parse_token(text: str) -> str:
     return token
 
 
+def parse_token_file(text: str) -> str:
+    return parse_token(read_text(text.strip(), "This file"))
+
+
 def parse_extensions(text: str) -> tuple[str, ...]:
-    modules = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
-    if any(it.endswith(".py") or not it.replace(".", "_").isidentifier() for it in modules):
-        raise SettingsError(
-            "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas in between."
-        )
-    return modules
-
-
-def parse_intents(text: str) -> discord.Intents:
-    intents = (
-        parse_intents(DEFAULT_INTENTS) if text.lstrip().startswith("-") else discord.Intents.none()
-    )
-    for name in text.lower().replace(",", " ").split():
-        flag = name.removeprefix("-")
-        if flag in discord.Intents.VALID_FLAGS:
-            setattr(intents, flag, flag == name)
-        elif name in ("default", "all", "none"):
-            intents |= getattr(discord.Intents, name)()
-        else:
-            meant = difflib.get_close_matches(
-                flag, ["default", "all", *discord.Intents.VALID_FLAGS], 1
-            )
+    modules = [part.strip() for part in text.split(",") if part.strip()]
+    for module in modules:
+        if module.endswith(".py") or not module.replace(".", "_").isidentifier():
             raise SettingsError(
-                f"There is no intent {flag}. Did you mean {''.join(meant) or 'default'}?"
+                "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-    return intents
+    return tuple(dict.fromkeys(modules))
 
 
 DEFAULT_INTENTS = "default,message_content"
-# Every variable that is read, without DISCORD_BOT_: how, its default, and what it is.
-SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {
-    "TOKEN<N>": (parse_token, "", "bot N's token; empty means no such bot"),
-    "TOKEN<N>_FILE": (
-        lambda it: parse_token(read_text(it.strip(), "This file")),
-        "",
-        "a file with the token",
-    ),
+
+
+def parse_intents(text: str) -> discord.Intents:
+    intents = discord.Intents.none()
+    if text.lstrip().startswith("-"):
+        intents = parse_intents(DEFAULT_INTENTS)
+    for part in text.lower().split(","):
+        for name in part.split():
+            flag = name.removeprefix("-")
+            if flag in discord.Intents.VALID_FLAGS:
+                setattr(intents, flag, flag == name)
+            elif name in ("default", "all", "none"):
+                intents |= getattr(discord.Intents, name)()
+            else:
+                raise SettingsError(f"There is no intent {flag}. {nearest_intent(part)}")
+    return intents
+
+
+def nearest_intent(part: str) -> str:
+    written = "_".join(part.split()).lstrip("-")
+    known = ["default", "all", *discord.Intents.VALID_FLAGS]
+    nearest = difflib.get_close_matches(written, known, 1) or ["default"]
+    return f"Did you mean {nearest[0]}?"
+
+
+# Every variable that is read, without DISCORD_BOT_: how, its default, and what --help says. One
+# without a default has to be there.
+SETTINGS: dict[str, tuple[Callable[[str], Any], str | None, str]] = {
+    "TOKEN<N>": (parse_token, None, "bot N's token; empty means no such bot"),
+    "TOKEN<N>_FILE": (parse_token_file, None, "a file with the token"),
     "NAME<N>": (str.strip, "bot<N>", "what the log calls the bot; default: bot<N>"),
     "PREFIX<N>": (str, "!", "what its text commands start with; default: !"),
-    "EXTENSIONS<N>": (
-        parse_extensions,
-        "",
-        "modules that say what it does, with commas; default: it answers ping",
-    ),
-    "INTENTS<N>": (
-        parse_intents,
-        DEFAULT_INTENTS,
-        f"what Discord tells it; default: {DEFAULT_INTENTS}",
-    ),
+    "EXTENSIONS<N>": (parse_extensions, "", "modules that say what it does; default: ping"),
+    "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"default: {DEFAULT_INTENTS}"),
 }
-FOR_ALL = (
-    "PREFIX<N>",
-    "EXTENSIONS<N>",
-    "INTENTS<N>",
-)  # without a number, for every bot that has none of its own
-OURS = (
-    "DISCORD_BOT_",
-    "DISCORD_TOKEN",
-    "BOT_TOKEN",
-)  # other names are the business of the bots' own code
+FOR_ALL = ("PREFIX<N>", "EXTENSIONS<N>", "INTENTS<N>")  # also without a number, for every bot
+PREFIX = "DISCORD_BOT_"
+OURS = (PREFIX, "DISCORD_TOKEN", "BOT_TOKEN")  # other names are for the bots' own code
 
 
-def read_env_file(path: Path) -> tuple[Values, list[str]]:
-    """The variables of an env file, and the problems in it."""
-    values: Values = {}
-    problems = []
-    for binding in parse_stream(io.StringIO(read_text(str(path), str(path)))):
-        text, name = binding.original.string, binding.key
-        place = f"{path}, line {binding.original.line + text[: len(text) - len(text.lstrip())].count(chr(10))}"
-        if binding.error or (name and binding.value is None):
-            problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
-        elif name in values:
-            problems.append(
-                f"{name} ({place}): It is set already: {values[name][1]}. Delete one of them."
-            )
-        elif name:
-            values[name] = binding.value or "", f"{name} ({place})"
-    return values, problems
-
-
-def read_bot(number: str, values: Values, problems: list[str]) -> list[BotSettings]:
-    """One bot's settings: its own values, or those for all bots, or the defaults. Or nothing but more problems."""
-    fields: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for template, (parse, default, _) in SETTINGS.items():
-        own, shared = (f"DISCORD_BOT_{template.replace('<N>', it)}" for it in (number, ""))
-        text, source = (
-            values.get(own) or values.get(shared) or (default.replace("<N>", number), own)
+def check_text(text: str) -> None:
+    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
+    if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
+        raise SettingsError("There are curly quotes. Use straight ones, or none.")
+    if not text.strip().isprintable():
+        remedy = (
+            r"Is a quote unclosed? In double quotes \n is a line break: write / for \ in a path."
         )
-        field = template.partition("<")[0].lower()
-        if field == "token" and own not in values:
-            continue
-        try:
-            if field in sources:
-                raise SettingsError(f"{source} is set too. Keep one of them.")
-            sources[field] = source
-            if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
-                raise SettingsError("There are curly quotes. Use straight ones, or none.")
-            if not text.strip().isprintable():
-                remedy = r"Is a quote unclosed? In double quotes \n is a line break: write / for \ in a path."
-                raise SettingsError(f"There is a line break or a control character. {remedy}")
-            fields[field] = parse(text)
-        except SettingsError as error:
-            problems.append(f"{sources[field]}: {error}")
-    return [BotSettings(int(number), sources, **fields)] if len(fields) == len(sources) else []
+        raise SettingsError(f"There is a line break or a control character. {remedy}")
 
 
-def read_settings(
-    path: Path | None, environment: Mapping[str, str]
-) -> tuple[list[BotSettings], list[str]]:
-    """Every bot by number, and warnings of what is only odd. Or raises every problem. None of the texts has a token."""
-    warnings = []
-    from_file, problems = read_env_file(path) if path else ({}, [])
-    with contextlib.suppress(OSError):  # it is gone since
-        if path and os.name == "posix" and path.stat().st_mode & 0o004:
-            warnings.append(
-                f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}"
-            )
-    values = from_file | {
-        name: (text, f"{name} (the environment)") for name, text in environment.items()
-    }
-    values = {
-        name: it for name, it in values.items() if it[0].strip() and name.upper().startswith(OURS)
-    }
-    numbers = {number for name in values for number in re.findall("[1-9][0-9]*", name)[:1]}
-    known = {
-        f"DISCORD_BOT_{it.replace('<N>', number)}": number
-        for number in numbers | {"1"}
-        for it in SETTINGS
-    }
-    known |= {f"DISCORD_BOT_{it.replace('<N>', '')}": "" for it in FOR_ALL}
-    for name in [name for name in values if name not in known]:
-        number = "".join(re.findall("[1-9][0-9]*", name)[:1]) or "1"
-        meant = difflib.get_close_matches(
-            name.upper(), [it for it in known if known[it] in (number, "")], 1, 0
-        )[0]
-        warnings.append(
-            f"{values.pop(name)[1]}: Nothing reads this variable. Did you mean {meant}?"
-        )
-    first = {
-        known[name]: source for name, (_, source) in reversed(values.items())
-    }  # of each number, bot and name
-    numbers = set(first) - {""}
-    tokenless = {
-        it
-        for it in numbers
-        if not {f"DISCORD_BOT_TOKEN{it}", f"DISCORD_BOT_TOKEN{it}_FILE"} & values.keys()
-    }
-    warnings += [
-        f"{first[number]}: There is no DISCORD_BOT_TOKEN{number}." for number in sorted(tokenless)
-    ]
-    bots = [
-        bot for it in sorted(numbers - tokenless, key=int) for bot in read_bot(it, values, problems)
-    ]
-    for bot in bots:
-        if bot.token.count(".") != 2:
-            warnings.append(
-                f"{bot.sources['token']}: This does not look like a token, which has three parts."
-            )
-        for field, key, what in (
-            ("token", bot.bot_id, "bot"),
-            ("name", bot.name, f"name ({bot.name})"),
-        ):
-            source, other = (
-                bot.sources[field],
-                first.setdefault(f"{field} {key}", bot.sources[field]),
-            )
-            if other != source:
-                problems.append(
-                    f"{source}: This is the same {what} as {other}. Every bot needs its own."
+class Reading:
+    """One look at all settings, step by step. It finds every problem, not only the first."""
+
+    def __init__(self) -> None:
+        self.bots: list[BotSettings] = []  # by number
+        self.problems: list[str] = []
+        self.warnings: list[str] = []  # of what is only odd
+        self.for_code: list[Variable] = []  # for the bots' own code
+        self.variables: dict[str, Variable] = {}
+        # By a bot's number, which is empty for all bots, and the variable's key in SETTINGS:
+        self.given: dict[str, dict[str, Variable]] = collections.defaultdict(dict)
+        self.owners: dict[str, Variable] = {}  # of each id and name that a bot has
+
+    def read_file(self, path: Path) -> None:
+        text = read_text(str(path), str(path))
+        for binding in parse_stream(io.StringIO(text)):
+            self.read_binding(path, binding)
+        for name, value in dotenv_values(stream=io.StringIO(text)).items():
+            if value is not None and not name.startswith("DISCORD_BOT_TOKEN"):
+                self.for_code.append(dataclasses.replace(self.variables[name], text=value))
+        with contextlib.suppress(OSError):  # it is gone since
+            if os.name == "posix" and path.stat().st_mode & 0o004:
+                self.warnings.append(
+                    f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}"
                 )
-    if not bots and not problems:
-        looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
-        how = (
-            "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
-        )
-        where = f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
-        problems = [*warnings, f"There is no bot to run. {looked}", how, where]
-    if problems:
-        raise SettingsError(*dict.fromkeys(problems))
-    taken = set(map(as_in_environment, environment))
-    for name, (text, source) in from_file.items():  # for the bots' own code
-        if name.startswith("DISCORD_BOT_TOKEN") or as_in_environment(name) in taken:
-            continue
-        try:
-            os.environ[name] = text
-        except (OSError, ValueError) as error:
-            warnings.append(
-                f"{source}: The system cannot hold this variable, so your bots do not get it: {error}."
-            )
-    names.update((bot.token, bot.name) for bot in bots)
-    return bots, warnings
+
+    def read_binding(self, path: Path, binding: Binding) -> None:
+        text = binding.original.string
+        blank_lines = text[: -len(text.lstrip())].count("\n")
+        place = f"{path}, line {binding.original.line + blank_lines}"
+        name = binding.key
+        if binding.error or (name and binding.value is None):
+            self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
+        elif name in self.variables:
+            other = self.variables[name]
+            self.problems.append(f"{name} ({place}): It is set already: {other}. Delete one.")
+        elif name:
+            self.variables[name] = Variable(name, binding.value or "", place)
+
+    def lay_over(self, environment: Mapping[str, str]) -> None:
+        for name, text in environment.items():
+            self.variables[name] = Variable(name, text, "the environment")
+
+    def sort(self) -> None:
+        """Find out whose each variable is; warn of what looks like ours, and belongs to no bot."""
+        for variable in self.variables.values():
+            if not variable.text.strip() or not variable.name.upper().startswith(OURS):
+                continue
+            name = variable.name.removeprefix(PREFIX)
+            head, number, tail = re.split("([1-9][0-9]*|$)", name, maxsplit=1)
+            key = f"{head}<N>{tail}"
+            if key in (SETTINGS if number else FOR_ALL):
+                self.given[number][key] = variable
+            else:
+                right = ", ".join(name_of(key, number or "1") for key in SETTINGS)
+                self.warnings.append(f"{variable}: Nothing reads this. The right names: {right}.")
+
+    def read_bots(self) -> None:
+        for number in sorted(self.given.keys() - {""}, key=int):
+            own = self.given[number]
+            if own.keys() & {"TOKEN<N>", "TOKEN<N>_FILE"}:
+                self.read_bot(number)
+            else:
+                first = next(iter(own.values()))
+                self.warnings.append(f"{first}: There is no {name_of('TOKEN<N>', number)}.")
+
+    def read_bot(self, number: str) -> None:
+        """One bot: its own variables, or those for all bots, or the defaults."""
+        fields: dict[str, Any] = {}
+        sources: dict[str, Variable] = {}
+        for key, variable in (defaults(number) | self.given[""] | self.given[number]).items():
+            field = key.partition("<")[0].lower()
+            try:
+                if field in sources:
+                    raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
+                sources[field] = variable
+                check_text(variable.text)
+                fields[field] = SETTINGS[key][0](variable.text)
+                self.claim(field, fields[field], variable)
+            except SettingsError as error:
+                self.problems.append(f"{variable}: {error}")
+        if len(fields) == len(sources):
+            self.bots.append(BotSettings(int(number), sources, **fields))
+
+    def claim(self, field: str, value: Any, variable: Variable) -> None:
+        """Two bots may not share a token or a name. Raises `SettingsError`."""
+        if field == "token":
+            owner = self.owners.setdefault(bot_id_of(value), variable)
+            thing = "bot"
+            if value.count(".") != 2:
+                self.warnings.append(
+                    f"{variable}: This does not look like a token, of three parts."
+                )
+        elif field == "name":
+            owner = self.owners.setdefault(f"name {value}", variable)
+            thing = f"name ({value})"
+        else:
+            return
+        if owner is not variable:
+            raise SettingsError(f"This is the same {thing} as {owner}. Every bot needs its own.")
 
 
-# --- What a bot does -------------------------------------------------------------------------------------------------
+def name_of(key: str, number: str) -> str:
+    return PREFIX + key.replace("<N>", number)
+
+
+def defaults(number: str) -> dict[str, Variable]:
+    found = {}
+    for key, (_, default, _) in SETTINGS.items():
+        if default is not None:
+            found[key] = Variable(name_of(key, number), default.replace("<N>", number))
+    return found
+
+
+def how_to_begin(path: Path | None) -> Iterable[str]:
+    looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
+    yield f"There is no bot to run. {looked}"
+    yield "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
+    yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
+
+
+def read_settings(path: Path | None, environment: Mapping[str, str]) -> Reading:
+    """Read every bot's settings. Raises `SettingsError` with every problem. No text has a token."""
+    reading = Reading()
+    if path:
+        reading.read_file(path)
+    reading.lay_over(environment)
+    reading.sort()
+    reading.read_bots()
+    if not reading.bots and not reading.problems:
+        reading.problems = [*reading.warnings, *how_to_begin(path)]
+    if reading.problems:
+        raise SettingsError(*dict.fromkeys(reading.problems))
+    return reading
+
+
+# --- What a bot does ---------------------------------------------------------------------------
+# This room makes clients. How they are kept running is no business of theirs.
+
+
 class Bot(commands.AutoShardedBot):
-    """What a bot is where nobody brings a client of their own: it does what its extensions say, or answers `ping`."""
+    """What a bot is where nobody brings a client: it does what its extensions say, or says pong."""
 
     def __init__(self, settings: BotSettings) -> None:
         # Without the message content intent, a bot still hears commands that begin with its mention.
         prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
         options: Any = {}
-        if (
-            not settings.extensions
-        ):  # then a help command and a cache of messages only take memory and time
+        if not settings.extensions:  # a help command and a cache of messages only take memory
             options = {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, **options)
         self.settings = settings
@@ -416,10 +434,7 @@ class Bot(commands.AutoShardedBot):
                 await self.load_extension(name)
             except commands.ExtensionError:
                 raise
-            except (
-                Exception,
-                SystemExit,
-            ) as error:  # of the package that it is in; exit() would end every bot
+            except (Exception, SystemExit) as error:  # of the package that it is in
                 raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
 
     async def on_message(self, message: discord.Message) -> None:
@@ -436,41 +451,17 @@ class Bot(commands.AutoShardedBot):
 
 
 async def answer_ping(message: discord.Message) -> None:
-    """What a bot does that has no extensions: it answers `ping` with `pong`, but not itself and no other bot."""
+    """What a bot does that has no extensions. It answers neither itself nor any other bot."""
     if not message.author.bot and message.content.startswith("ping"):
         await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
 
-# --- What a failure means: an exception comes in, a sentence and a verdict come out ----------------------------------
-# Intents that are to be switched on in the Developer Portal: the application's flag, and the Portal's own name.
-PRIVILEGED_INTENTS = {
-    "message_content": ("gateway_message_content", "Message Content Intent"),
-    "members": ("gateway_guild_members", "Server Members Intent"),
-    "presences": ("gateway_presence", "Presence Intent"),
-}
-# What a bot's setup raises where its code is wrong. Anything else may be the world's fault, and is tried again.
-WRONG_CODE = (
-    *(
-        SyntaxError,
-        ImportError,
-        AttributeError,
-        NameError,
-        TypeError,
-        ValueError,
-        LookupError,
-        ArithmeticError,
-    ),
-    *(AssertionError, SystemExit, discord.ClientException, commands.ExtensionError),
-    discord.app_commands.AppCommandError,
-)
-DISCORD_FOLDER = os.path.dirname(discord.__file__)
-ASYNCIO_FOLDER = os.path.dirname(asyncio.__file__)
-NOT_THE_USERS = (
-    __file__,
-    "<frozen ",
-    DISCORD_FOLDER,
-    ASYNCIO_FOLDER,
-)  # how the names of other files begin
+def make_client(settings: BotSettings) -> discord.Client:
+    return Bot(settings)
+
+
+# --- What a failure means ----------------------------------------------------------------------
+# An exception comes in, a sentence and a verdict come out. Nothing here waits, or changes anything.
 
 
 class Kind(enum.Enum):
@@ -480,10 +471,7 @@ class Kind(enum.Enum):
     NETWORK = enum.auto()  # nothing was reached and it cost nothing: another attempt soon
     LOSS = enum.auto()  # it may cost an IDENTIFY: another attempt after longer and longer waits
     TOLD = enum.auto()  # an attempt when Discord says
-
-
-class SetupFailed(Exception):
-    """The bot's own setup has not ended well. The cause is what it raised, or else the text says why."""
+    BLOCKED = enum.auto()  # the same, for every bot: it is the IP address
 
 
 @dataclasses.dataclass
@@ -494,133 +482,158 @@ class Failure:
     kind: Kind = Kind.LOSS
     cause: BaseException | None = None  # what the log shows a traceback of
     wait: float = 0  # seconds that Discord asks for
-    for_all: bool = False  # they hold for the IP address, and so for every bot
+
+
+class SetupFailed(Exception):
+    """The bot's own setup has not ended well. The cause is what it raised, or the text says why."""
+
+
+# What Discord's close codes mean that a person has to mend:
+# https://docs.discord.com/developers/topics/opcodes-and-status-codes
+OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intents}."
+FINAL_CLOSES = {
+    4004: "Discord refuses this token. Make a new one at {portal} (Reset Token).",
+    4010: OTHER_CLOSE,
+    4011: "This bot is in so many servers that it needs shards. Use AutoShardedBot in place of Bot.",
+    4012: OTHER_CLOSE,
+    4013: OTHER_CLOSE,
+    4014: "The {missing} is off. Switch it on at {portal}, or change {intents}.",
+}
+# The intents of 4014: the application's flag, and the Developer Portal's own name.
+PRIVILEGED_INTENTS = {
+    "message_content": ("gateway_message_content", "Message Content Intent"),
+    "members": ("gateway_guild_members", "Server Members Intent"),
+    "presences": ("gateway_presence", "Presence Intent"),
+}
+# What an exception means with which Discord has not answered. The first row that fits counts.
+UNANSWERED: tuple[tuple[Any, Kind, str], ...] = (
+    (TimeoutError, Kind.NETWORK, "Discord does not answer."),
+    (
+        (OSError, aiohttp.ClientError),
+        Kind.NETWORK,
+        "Discord cannot be reached. Check the network ({}).",
+    ),
+)
+# What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
+WRONG_CODE = (
+    *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
+    *(ArithmeticError, AssertionError, SystemExit, discord.ClientException),
+    *(commands.ExtensionError, discord.app_commands.AppCommandError),
+)
+DISCORD_FOLDER = os.path.dirname(discord.__file__)
+ASYNCIO_FOLDER = os.path.dirname(asyncio.__file__)
+NOT_THE_USERS = (__file__, "<frozen ", DISCORD_FOLDER, ASYNCIO_FOLDER)  # files that begin so
 
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> Failure:
-    """What an exception means for a bot. With those that follow, the one place that says which failures are final."""
+    """What an exception means. With its helpers, the one place that says what is final."""
+    if isinstance(error, discord.GatewayNotFound):
+        error = error.__cause__ or error
+    code = close_code_of(error)
     if isinstance(error, SetupFailed):
         return diagnose_setup(error.__cause__ or error, bot)
-    if isinstance(error, discord.GatewayNotFound) and error.__cause__:
-        error = error.__cause__
-    code = close_code_of(error)
-    if code is not None:
+    if code:
         return diagnose_close(code, bot, client)
     if isinstance(error, discord.HTTPException):
         return diagnose_status(error.status, error.response.headers)
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return diagnose_status(error.status, error.headers or {})
-    return diagnose_rest(error, client)
-
-
-def close_code_of(error: BaseException) -> int | None:
-    """The code with which Discord closes a gateway connection for this; it refuses a log-in for the same reasons."""
-    if isinstance(error, discord.ConnectionClosed):
-        return error.code
-    if isinstance(error, discord.PrivilegedIntentsRequired):
-        return 4014
-    if isinstance(error, discord.LoginFailure) or (
-        isinstance(error, discord.HTTPException) and error.status == 401
-    ):
-        return 4004
-    return None
-
-
-def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
-    """What an exception means with which Discord has not answered."""
     if isinstance(error, discord.RateLimited):
-        return Failure(
-            f"Discord asks this bot to wait {error.retry_after:.0f} s.",
-            Kind.TOLD,
-            wait=error.retry_after,
-        )
-    if isinstance(error, TimeoutError):
-        return Failure("Discord does not answer.", Kind.NETWORK)
-    if isinstance(error, OSError | aiohttp.ClientError):
-        return Failure(f"Discord cannot be reached. Check the network ({error}).", Kind.NETWORK)
-    if isinstance(error, TypeError | KeyError | ValueError) and client.application is None:
+        text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
+        return Failure(text, Kind.TOLD, wait=error.retry_after)
+    for types, kind, sentence in UNANSWERED:
+        if isinstance(error, types):
+            return Failure(sentence.format(error), kind)
+    if client.application is None and isinstance(error, (TypeError, KeyError, ValueError)):
         return diagnose_status(200, {})  # discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
 
+def close_code_of(error: BaseException) -> int | None:
+    """The code with which Discord closes a connection; it refuses a log-in for the same reasons."""
+    if isinstance(error, discord.ConnectionClosed):
+        return error.code
+    if isinstance(error, discord.PrivilegedIntentsRequired):
+        return 4014
+    is_refused = isinstance(error, discord.HTTPException) and error.status == 401
+    return 4004 if is_refused or isinstance(error, discord.LoginFailure) else None
+
+
 def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
-    """What one of Discord's close codes means: a failed log-in with a wrong token is one of them, 4004."""
-    number = str(client.application_id or bot.bot_id)
-    portal = f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL
-    token, intents = bot.sources["token"], bot.sources["intents"]
-    if code not in FINAL_CLOSE_CODES:
+    sentence = FINAL_CLOSES.get(code)
+    if sentence is None:
         return Failure(f"Discord closed the gateway connection with {code}.")
-    if code == 4004:
-        text = f"Discord refuses this token. Make a new one at {portal} (Reset Token)."
-    elif code == 4014:
+    if code == 4011 and isinstance(client, discord.AutoShardedClient):
+        if client.guilds:  # the next client asks how many
+            return Failure("This bot is in more servers now, and needs more shards.")
+        sentence = OTHER_CLOSE
+    portal = PORTAL
+    number = str(client.application_id or bot_id_of(bot.token))
+    if number.isdecimal():
+        portal = f"{PORTAL}/{number}/bot"
+    missing = ""
+    if code == 4014:
         missing = " and ".join(missing_intents(client)) or "privileged intent"
-        text = f"The {missing} is off. Switch it on at {portal}, or change {intents}."
-    elif code == 4011 and client.guilds and isinstance(client, discord.AutoShardedClient):
-        return Failure(
-            "This bot is in more servers now, and needs more shards."
-        )  # the next client asks how many
-    elif code == 4011 and not isinstance(client, discord.AutoShardedClient):
-        text = "This bot is in so many servers that it needs shards. Use AutoShardedBot in the place of Bot."
-    else:
-        text = f"Refused (close code {code}). Update discord.py, or change {intents}."
-    return Failure(f"{token}: {text}", Kind.FINAL)
+    intents = bot.sources["intents"]
+    sentence = sentence.format(code=code, portal=portal, intents=intents, missing=missing)
+    return Failure(f"{bot.sources['token']}: {sentence}", Kind.FINAL)
 
 
 def missing_intents(client: discord.Client) -> list[str]:
-    """The intents that this logged-in client asks for, and that are off in the Developer Portal."""
-    names = []
+    """The intents that this client asks for, and that are off in the Developer Portal."""
+    flags = client.application_flags
+    missing = []
     for intent, (flag, name) in PRIVILEGED_INTENTS.items():
-        is_on = getattr(client.application_flags, flag) or getattr(
-            client.application_flags, f"{flag}_limited"
-        )
+        is_on = getattr(flags, flag) or getattr(flags, f"{flag}_limited")
         if getattr(client.intents, intent) and not is_on:
-            names.append(name)
-    return names
+            missing.append(name)
+    return missing
 
 
 def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
-    """What an HTTP status means that is no success, of Discord or of whoever answers in its place."""
+    """What an HTTP status means that is no success, of whoever answers: Discord or another."""
     if status < 400:
         text = "The answer is not from Discord. Is there a log-in page or a proxy in the way?"
         return Failure(text, Kind.NETWORK)
+    # Discord's own rate limits are JSON and come through a proxy. Others are Cloudflare's.
     is_discords = "Via" in headers and headers.get("Content-Type") == "application/json"
     if status == 429 and not is_discords:
-        # Discord's own rate limits come as JSON and through a proxy. Anything else is Cloudflare, in front of it.
-        try:
+        seconds: float = BLOCK_DELAY
+        with contextlib.suppress(KeyError, ValueError):
             seconds = float(headers["Retry-After"])
-        except (KeyError, ValueError):
-            seconds = BLOCK_DELAY
         text = f"Discord blocks this IP address (429). All bots wait {seconds:g} s."
-        return Failure(text, Kind.TOLD, wait=seconds, for_all=True)
+        return Failure(text, Kind.BLOCKED, wait=seconds)
     kind = Kind.NETWORK if status >= 500 else Kind.LOSS
     return Failure(f"Discord answers with status {status}.", kind)
 
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
-    """What it means that a bot's own setup raised this: either the code is wrong, or the world around it."""
+    """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
     source = bot.sources["extensions"]
     if isinstance(error, SetupFailed):
         return Failure(f"{source}: {error}", Kind.NETWORK)
+    if isinstance(error, discord.app_commands.CommandSyncFailure):
+        return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
     name = error.name if isinstance(error, commands.ExtensionError) else "The bot's setup"
-    cause = error.original if isinstance(error, commands.ExtensionFailed) else error
     head = f"{source}: {name} does not load."
-    # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
-    in_missing_package = isinstance(cause, ModuleNotFoundError) and name.startswith(
-        f"{cause.name}."
-    )
-    if in_missing_package or isinstance(error, commands.ExtensionNotFound):
-        return Failure(
-            f"{head} There is no such file beside run_bots.py or in this folder.", Kind.FINAL
-        )
+    cause = error.original if isinstance(error, commands.ExtensionFailed) else error
+    if is_missing(error, cause, name):
+        text = f"{head} There is no such file beside run_bots.py or in this folder."
+        return Failure(text, Kind.FINAL)
     if isinstance(error, commands.NoEntryPointError):
         return Failure(f"{head} It has no function: async def setup(bot).", Kind.FINAL)
-    if isinstance(cause, discord.app_commands.CommandSyncFailure):
-        return Failure(f"{source}: Discord refuses the slash commands. {cause}", Kind.FINAL)
-    why = f"{head} {type(cause).__name__}: {cause}"
+    text = f"{head} {type(cause).__name__}: {cause}"
     if isinstance(cause, WRONG_CODE):
-        return Failure(f"{why}.", Kind.FINAL, with_own_frames(cause))
+        return Failure(f"{text}.", Kind.FINAL, with_own_frames(cause))
     is_answer = isinstance(cause, discord.HTTPException) and cause.status < 500
-    return Failure(f"{why}{place_of(cause)}.", Kind.LOSS if is_answer else Kind.NETWORK)
+    return Failure(f"{text}{place_of(cause)}.", Kind.LOSS if is_answer else Kind.NETWORK)
+
+
+def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
+    # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
+    if isinstance(error, commands.ExtensionNotFound):
+        return True
+    return isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
 
 
 def with_own_frames(error: BaseException) -> BaseException:
@@ -640,28 +653,32 @@ def place_of(error: BaseException) -> str:
     return place
 
 
-# --- When a bot may try again: a clock comes in, a wait comes out ----------------------------------------------------
+# --- When a bot may try again ------------------------------------------------------------------
+# A clock comes in, a wait comes out. Nothing here waits itself, or knows what a bot is.
+
+
 class Pace:
     """When one bot may open its next connection. All times are of one clock, in seconds.
 
-    So, however a bot fails and whoever restarts it, one process makes at most IDENTIFY_BURST and 86,400 /
-    IDENTIFY_EVERY = 280 IDENTIFYs in any 24 hours; a bot of more than 20 shards has a larger burst, of two for each.
-    Discord resets the token at 1,000:
+    So, however a bot fails and whoever restarts it, one process makes at most IDENTIFY_BURST and
+    86,400 / IDENTIFY_EVERY = 280 IDENTIFYs in any 24 hours; a bot of more than 20 shards has a
+    larger burst, of two for each. Discord resets the token at 1,000:
     https://docs.discord.com/developers/events/gateway#session-start-limit-object
     """
 
     def __init__(self) -> None:
         self.unreached = 0  # attempts in a row that have reached nothing
-        self.network_until = self.loss_until = self.told_until = 0.0
+        self.network_until = 0.0
+        self.loss_until = 0.0
+        self.told_until = 0.0
         self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # those that are not forgotten yet
-        self._identifies = self._counted_at = (
-            0.0  # as a bucket that runs empty: what was in it, and when
-        )
-        self._next_identify: dict[int, float] = collections.defaultdict(
-            float
-        )  # of each group of shards
+        # A bucket that runs empty: what was in it, and when.
+        self._identifies = 0.0
+        self._counted_at = 0.0
+        # Of each group of shards, as max_concurrency makes them:
+        self._next_identify: dict[int, float] = collections.defaultdict(float)
 
     def not_reached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
@@ -676,7 +693,8 @@ class Pace:
         """A connection was lost that may cost an IDENTIFY, of this part of the bot's shards."""
         forgotten = max(0, now - self.loss_until) / FORGIVE_AFTER
         self._losses = max(0, self._losses - forgotten)
-        self.loss_until = now + random.uniform(0, min(LOSS_DELAY, 2**self._losses))
+        longest = min(LOSS_DELAY, 2**self._losses)
+        self.loss_until = now + random.uniform(0, longest)
         self._losses = min(self._losses + part, 10)  # 2**10 is more than LOSS_DELAY
 
     def told(self, now: float, seconds: float) -> None:
@@ -691,7 +709,8 @@ class Pace:
         return allowed_at
 
     def _not_run_out(self, now: float) -> float:
-        return max(0, self._identifies - (now - self._counted_at) / IDENTIFY_EVERY)
+        run_out = (now - self._counted_at) / IDENTIFY_EVERY
+        return max(0, self._identifies - run_out)
 
     def identify_wait(self, now: float) -> float:
         """In how many seconds the bot may send another IDENTIFY, if it needs one."""
@@ -706,9 +725,11 @@ class Pace:
         return max(until - now, self.identify_wait(now))
 
 
-# --- What all bots share: one pool of connections, and one way into the internet -------------------------------------
+# --- What all bots share -----------------------------------------------------------------------
+
+
 class Pool(aiohttp.TCPConnector):
-    """Connections that stay open for a while after a request, for whichever bot is the next one to ask.
+    """Connections that stay open after a request, for whichever bot is the next one to ask.
 
     Each client closes the pool that it was given, also when others use it: that does nothing here.
     """
@@ -729,7 +750,6 @@ class Network:
     def __init__(self) -> None:
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
-        self.ended_clients = 0
         self._back = asyncio.Event()
 
     def is_back(self) -> None:
@@ -746,12 +766,20 @@ class Network:
             return False
 
 
-# --- The way to the gateway, around any client, whoever made it ------------------------------------------------------
-class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
-    """The WebSocket of every client: it remembers the code that Discord closed it with, and can leave with 1000.
+# --- The way to the gateway --------------------------------------------------------------------
+# Around any client, whoever made it: when it connects, and how a connection ends. It knows nothing
+# of settings. What is not public in discord.py is used here, and in the next room at the log-in.
 
-    Over TLS the first is lost otherwise, if the connection ends behind it: aiohttp then says 1006. And of a client that
-    closes, discord.py means to send 1000, but 4000 comes first. With 1000 Discord shows the bot as offline at once.
+
+RESUME = 6  # https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
+
+
+class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
+    """The WebSocket of every client: it remembers Discord's close code, and can leave with 1000.
+
+    Over TLS the code is lost otherwise, if the connection ends behind it: aiohttp then says 1006.
+    And of a client that closes, discord.py means to send 1000, but 4000 comes first. With 1000
+    Discord shows the bot as offline at once.
     """
 
     leaving = False
@@ -762,9 +790,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.sent: set[int] = (
-            set()
-        )  # the opcodes of what discord.py has sent; the first is its answer to HELLO
+        self.sent: set[int] = set()  # the opcodes of what discord.py has sent
         self.timers: list[asyncio.TimerHandle] = []
 
     @property
@@ -783,7 +809,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
             self.sent_code = 1000 if self.leaving else code
             self.received_code = self.close_code
             self.stop_timers()
-            # A task, because a caller that is cancelled in the middle would end the connection before the frame is out.
+            # A task: a caller that is cancelled would end the connection before the frame is out.
             self.goodbye = asyncio.create_task(self._say_goodbye(message))
         return await asyncio.shield(self.goodbye)
 
@@ -791,14 +817,25 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT):
                 return await super().close(code=self.sent_code or 1000, message=message)
-        except (
-            TimeoutError
-        ):  # a dead connection; discord.py allows 30 s, and its own limit for a new one goes on
+        except TimeoutError:  # a dead connection, for which discord.py allows 30 s
             return True
 
     def give_up(self) -> None:
         """Close it, and wait for nobody."""
-        self._closing_it = asyncio.create_task(self.close())
+        self._giving_up = asyncio.create_task(self.close())
+
+    def watch(self) -> None:
+        """Give it up if Discord does not answer in time."""
+        loop = asyncio.get_running_loop()
+        self.timers = [
+            loop.call_later(HELLO_TIMEOUT, self._give_up_without, lambda: self.sent),
+            loop.call_later(READY_TIMEOUT, self._give_up_without, lambda: self.is_up),
+        ]
+
+    def _give_up_without(self, sign_of_life: Callable[[], object]) -> None:
+        if not sign_of_life() and not self.closed:
+            log.warning("Discord does not answer at the gateway.")
+            self.give_up()
 
     def stop_timers(self) -> None:
         for timer in self.timers:
@@ -814,21 +851,30 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         return self.is_session_over and RESUME in self.sent
 
 
-def connection_reset() -> OSError:
-    """The error after which discord.py tries a RESUME, on every system; after any other network error, an IDENTIFY.
+# Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
+# connection. It can go when discord.py closes with 1000 and keeps the code that it was closed with.
+discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
 
-    It looks for two numbers, 54 and 10054, in `Client.connect` and `Shard._handle_disconnect`. Linux has another.
+
+def connection_reset() -> OSError:
+    """The error after which discord.py tries a RESUME; after any other one, an IDENTIFY.
+
+    It looks for two numbers, 54 and 10054, in `Client.connect` and `Shard._handle_disconnect`.
+    Linux has another.
     """
     return ConnectionResetError(10054, "The connection to Discord was lost")
 
 
 class NewSession(Exception):
-    """A client has no session any more: `connect()` is to be called again. discord.py itself would try a RESUME."""
+    """A client has no session any more: `connect()` is to be called again.
+
+    discord.py itself would try a RESUME.
+    """
 
 
 @dataclasses.dataclass
 class Starts:
-    """What Discord says of the sessions that a bot may start: session_start_limit, and the number of shards."""
+    """What Discord says of the sessions that a bot may start: session_start_limit, and shards."""
 
     shards: int
     remaining: int  # IDENTIFYs, until they are counted anew
@@ -841,47 +887,47 @@ async def ask_for_starts(client: discord.Client) -> Starts:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             shards, _, limit = await client.http.get_bot_gateway()
-        return Starts(
-            shards, limit["remaining"], limit["reset_after"] / 1000, limit["max_concurrency"]
-        )
+        reset_after = limit["reset_after"] / 1000
+        return Starts(shards, limit["remaining"], reset_after, limit["max_concurrency"])
     except (TypeError, KeyError, ValueError):
         raise aiohttp.ClientError("The answer is not Discord's") from None
 
 
 class Gateway:
-    """The way to the gateway of one client. No connection is opened before the bot's pace allows it."""
+    """The way to the gateway of one client. No connection is opened before the entry allows it."""
 
     def __init__(self, client: discord.Client, entry: "Entry") -> None:
         self.client = client
         self.entry = entry
+        self.pace = entry.pace
+        self.pace.has_session = False
         self.sockets: list[GatewaySocket] = []
+        self.has_shards = isinstance(client, discord.AutoShardedClient)
         self.shards = 1
         self.max_concurrency = 1
         self.launched = 0  # connections since connect() was called
-        entry.pace.has_session = False
-        # Not public, but every way to the gateway leads through it: a shard's first connection, a RESUME, a new
-        # IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs in a loop without a pause.
+        # Not public, but every way to the gateway leads through it: a shard's first connection, a
+        # RESUME, a new IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs
+        # in a loop without a pause.
         self._connect = client.http.ws_connect
         client.http.ws_connect = self.connect  # type: ignore[method-assign]
         self._before_identify = client.before_identify_hook
         client.before_identify_hook = self.before_identify  # type: ignore[method-assign]
 
     def prepare(self, starts: Starts) -> None:
-        """Heed what Discord says of the bot's size."""
+        """Heed what Discord says of the bot's size, and hear when a connection is up."""
         self.max_concurrency = starts.max_concurrency
+        prefix = ""
         if isinstance(self.client, discord.AutoShardedClient):
+            prefix = "shard_"
             self.client.shard_connect_timeout = None  # the waits here may be longer
             self.client.shard_count = self.client.shard_count or starts.shards
             self.shards = len(self.client.shard_ids or range(self.client.shard_count))
-        self.entry.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
-
-    def listen(self) -> None:
-        """Hear when a connection is up. Any client has `wait_for`, whose check is called at each such event."""
-        prefix = "shard_" if isinstance(self.client, discord.AutoShardedClient) else ""
+        self.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
         for event in ("connect", "resumed"):
-            self.client.wait_for(
-                prefix + event, check=self._on_up
-            ).close()  # the wait itself is never begun
+            # Any client has `wait_for`, whose check is called at each such event. The wait itself
+            # is never begun.
+            self.client.wait_for(prefix + event, check=self._on_up).close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
@@ -903,45 +949,41 @@ class Gateway:
             await asyncio.get_running_loop().create_future()  # until the client's end cancels it
         self.launched += 1
         self.sockets.append(ws)
-        loop = asyncio.get_running_loop()
-        ws.timers = [
-            loop.call_later(HELLO_TIMEOUT, self._give_up_unless, ws, lambda: ws.sent),
-            loop.call_later(READY_TIMEOUT, self._give_up_unless, ws, lambda: ws.is_up),
-        ]
+        ws.watch()
         return ws
 
     def _is_launching(self) -> bool:
-        """Whether discord.py makes a client's first connections, for which it has no limit and knows no session."""
-        if not isinstance(self.client, discord.AutoShardedClient):
-            return False
-        return self.launched < self.shards or len(self.client.shards) < self.shards
+        """Whether it is a client's first connections: discord.py has no limit for their time."""
+        if isinstance(self.client, discord.AutoShardedClient):
+            return self.launched < self.shards or len(self.client.shards) < self.shards
+        return False
 
     def _needs_new_session(self) -> bool:
-        """Whether `connect()` is to be called again. Where it launches other shards too, discord.py has to do."""
-        needed = self.shards == 1 and not self.entry.pace.has_session and not self._is_launching()
-        if needed:
-            self.launched = 0  # also where discord.py takes no notice, as in the launch of a shard
-        return needed
+        """Whether `connect()` is to be called again. With several shards, discord.py has to do."""
+        if self.shards > 1 or self.pace.has_session or self._is_launching():
+            return False
+        self.launched = 0  # also where discord.py takes no notice, as in the launch of a shard
+        return True
 
     def _count_lost(self) -> None:
         """Count the connections that have ended since the last one was asked for."""
         if self.shards == 1:
-            for (
-                ws
-            ) in self.sockets:  # discord.py gives some up without a word, such as one without HELLO
+            for ws in self.sockets:  # discord.py gives some up without a word
                 ws.give_up()
-        lost = [ws for ws in self.sockets if ws.goodbye or ws.closed]
-        self.sockets = [ws for ws in self.sockets if ws not in lost]
-        if self.entry.is_leaving:
-            return
-        for ws in lost:
-            if ws.is_session_over:
-                self.entry.pace.has_session = False
-            if ws.close_code in FINAL_CLOSE_CODES:
-                # discord.py launches all shards before it looks how the first one fared.
-                self.entry.give_up(discord.ConnectionClosed(ws, shard_id=None))
-            elif not ws.is_refused_resume:
-                self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
+        for ws in list(self.sockets):
+            if ws.goodbye or ws.closed:
+                self.sockets.remove(ws)
+                if not self.entry.is_leaving:
+                    self._count_one(ws)
+
+    def _count_one(self, ws: GatewaySocket) -> None:
+        if ws.is_session_over:
+            self.pace.has_session = False
+        if ws.close_code in FINAL_CLOSES:
+            # discord.py launches all shards before it looks how the first one fared.
+            self.entry.give_up(discord.ConnectionClosed(ws, shard_id=None))
+        elif not ws.is_refused_resume:
+            self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
         while True:
@@ -953,12 +995,13 @@ class Gateway:
                 self.entry.failed(diagnose(error, self.entry.settings, self.client))
             else:
                 self.entry.reached()
-                return ws  # type: ignore[return-value]  # the one that is set below
+                return ws  # type: ignore[return-value]  # the class that is set above
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """Before discord.py's hook, whose 5 seconds are too long for a large bot and too short after a new session."""
+        """Before discord.py's hook: its 5 s are too long for many shards, or too short."""
         now = time.monotonic()
-        allowed_at = self.entry.pace.identified(now, (shard_id or 0) % self.max_concurrency)
+        group = (shard_id or 0) % self.max_concurrency
+        allowed_at = self.pace.identified(now, group)
         await asyncio.sleep(allowed_at - now)
         await self._before_identify(shard_id, initial=True)  # which then does not wait
 
@@ -968,68 +1011,63 @@ class Gateway:
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
             ws.stop_timers()
-        self.entry.pace.has_session = (
-            self.shards == 1
-        )  # with more, nobody knows which of them has none
+        self.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
         up = [ws for ws in self.sockets if ws.is_up and not ws.closed]
         if len(up) == self.shards:
             self.entry.set_ready()
         return False  # the next event is heard too
 
-    def _give_up_unless(self, ws: GatewaySocket, goes_on: Callable[[], object]) -> None:
-        if not goes_on() and not ws.closed:
-            log.warning("Discord does not answer at the gateway.")
-            ws.give_up()
-
     async def leave(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
         for ws in self.sockets:
             ws.leaving = True
-        await asyncio.gather(*(ws.close() for ws in self.sockets), return_exceptions=True)
+        goodbyes = [ws.close() for ws in self.sockets]
+        await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
-discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
+# --- One client's life: log in, connect, end ---------------------------------------------------
 
 
-# --- An entry and its life: log in, connect, retry, end --------------------------------------------------------------
 async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
-    """Log in by REST, which runs the bot's own setup too, each within its time.
+    """Log in by REST, and run the bot's own setup, each within its time.
 
     Raises `SetupFailed`, or what discord.py raises.
     """
     set_up = client.setup_hook
-    own_limit = client.http.max_ratelimit_timeout
-
-    async def set_up_in_time() -> None:
-        limit.reschedule(None)
-        client.http.max_ratelimit_timeout = own_limit
-        try:
-            async with asyncio.timeout(SETUP_TIMEOUT) as setup_limit:
-                await set_up()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task and task.cancelling():  # the bot is to end
-                raise
-            raise SetupFailed("Some code in the bot's setup was cancelled.") from None
-        except (Exception, SystemExit) as error:
-            if setup_limit.expired():
-                hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
-                raise SetupFailed(
-                    f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
-                ) from None
-            raise SetupFailed from error
-
-    client.setup_hook = set_up_in_time  # type: ignore[method-assign]
+    client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
     if client.http.connector is discord.utils.MISSING:
         client.http.connector = pool
-    # Not public, and for the login alone: a longer rate limit is an error, for which the entry waits.
+    # Not public: a rate limit of the login that is longer is an error, for which the entry waits.
+    own_limit = client.http.max_ratelimit_timeout
     client.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-    async with asyncio.timeout(LOGIN_TIMEOUT) as limit:
+    async with asyncio.timeout(LOGIN_TIMEOUT):
         await client.login(token)
+    client.http.max_ratelimit_timeout = own_limit
+    try:
+        async with asyncio.timeout(SETUP_TIMEOUT) as limit:
+            await set_up()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task and task.cancelling():  # the bot is to end
+            raise
+        raise SetupFailed("Some code in the bot's setup was cancelled.") from None
+    except (Exception, SystemExit) as error:
+        if limit.expired():
+            hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
+            text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
+            raise SetupFailed(text) from None
+        raise SetupFailed from error
+
+
+async def do_nothing() -> None:
+    pass
 
 
 async def clean_up(client: discord.Client) -> None:
-    """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice. `client.close()` does it too late."""
+    """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice.
+
+    `client.close()` does it too late.
+    """
     if isinstance(client, commands.Bot | commands.AutoShardedBot):
         for name in list(client.extensions):
             with contextlib.suppress(Exception):
@@ -1043,16 +1081,19 @@ async def clean_up(client: discord.Client) -> None:
 
 
 def files_of(client: discord.Client) -> tuple[str, ...]:
-    """How the names of files begin whose tasks are this client's: discord.py's, its class's and its extensions'."""
-    modules = [sys.modules.get(type(client).__module__)]
-    modules += getattr(client, "extensions", {}).values()
+    """How the names of files begin whose tasks end with this client.
+
+    Those are discord.py's, its class's and its extensions'. A helper module's serve other bots too.
+    """
     files = [DISCORD_FOLDER + os.sep, ASYNCIO_FOLDER + os.sep]
+    modules = [
+        sys.modules.get(type(client).__module__),
+        *getattr(client, "extensions", {}).values(),
+    ]
     for module in modules:
-        file = getattr(module, "__file__", None) or ""
-        if os.path.basename(file) == "__init__.py":
-            file = file.removesuffix("__init__.py")
+        file = getattr(module, "__file__", None)
         if file:
-            files.append(file)
+            files.append(file.removesuffix("__init__.py"))
     return tuple(files)
 
 
@@ -1062,57 +1103,142 @@ def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
     return code is not None and code.co_filename.startswith(files)
 
 
-async def finish(work: Coroutine[Any, Any, None], deadline: float) -> bool:
-    """Let it work until then, by the event loop's clock. Returns whether it has ended by itself."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
-    await asyncio.wait({task}, timeout=max(0, deadline - loop.time()))
-    if task.done():
-        if not task.cancelled() and task.exception():
-            log.error("Some clean-up failed.", exc_info=task.exception())
+async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
+    """Wait for these tasks until then, by the event loop's clock. Returns whether all ended."""
+    if not ending:
         return True
-    task.cancel()
-    return False
-
-
-async def cancel(its: set[asyncio.Task[Any]], deadline: float) -> None:
-    """Cancel these tasks, and let them end until then, by the event loop's clock."""
-    for task in its:
+    left = deadline - asyncio.get_running_loop().time()
+    _, late = await asyncio.wait(ending, timeout=max(0, left))
+    for task in late:
         task.cancel()
-    if its:
-        await asyncio.wait(its, timeout=max(0, deadline - asyncio.get_running_loop().time()))
+    return not late
+
+
+class Life:
+    """One client, from its log-in to its end. Whoever closes it asks for that end."""
+
+    def __init__(self, client: discord.Client, entry: "Entry") -> None:
+        self.client = client
+        self.entry = entry
+        self.leaving = asyncio.Event()  # somebody has asked it to end
+        self.left = asyncio.Event()
+        self.error: BaseException | None = None  # why it ends
+        self.gateway = Gateway(client, entry)
+        self._connecting = False
+        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._close_client = client.close
+        client.close = self.close  # type: ignore[method-assign]
+
+    async def run(self) -> BaseException | None:
+        """Live. Returns the error that ended it; None where it was asked to end."""
+        await self.client.__aenter__()
+        self._attempt = asyncio.create_task(self._log_in_and_connect())
+        asked = asyncio.create_task(self.leaving.wait())
+        await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
+        self.leaving.set()
+        await self._end()
+        if self.error is None and self._attempt.done() and not self._attempt.cancelled():
+            self.error = self._attempt.exception()
+        return self.error
+
+    async def _log_in_and_connect(self) -> None:
+        await self.entry.pause()
+        await log_in(self.client, self.entry.settings.token, self.entry.network.pool)
+        self.entry.reached()
+        self.gateway.prepare(await self._wait_for_starts())
+        self._connecting = True
+        while True:
+            self.gateway.launched = 0
+            try:
+                return await self.client.connect()
+            except NewSession:
+                await self.entry.pause()
+            except AttributeError as error:
+                # A plain client whose first connection fails. It can go with
+                # https://github.com/Rapptz/discord.py/issues/10520
+                if error.name != "sequence":
+                    raise
+
+    async def _wait_for_starts(self) -> Starts:
+        """Heed what Discord has counted, also of other processes: restarts add up."""
+        while True:
+            try:
+                starts = await ask_for_starts(self.client)
+            except Exception as error:
+                failure = diagnose(error, self.entry.settings, self.client)
+                if failure.kind is Kind.FINAL:
+                    raise
+            else:
+                if starts.remaining >= IDENTIFY_RESERVE + starts.shards - 1:
+                    return starts
+                text = f"Discord lets this bot connect only {starts.remaining} times more"
+                wait = max(starts.reset_after, IDENTIFY_GAP)
+                failure = Failure(f"{text} before it resets the token.", Kind.TOLD, wait=wait)
+            self.entry.failed(failure)
+            await self.entry.pause()
+
+    async def _end(self) -> None:
+        """Its own clean-up while all of it lives, then Discord, its tasks, and the client itself."""
+        began = asyncio.get_running_loop().time()
+        files = files_of(self.client)
+        cleaning = asyncio.create_task(clean_up(self.client))
+        if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
+            log.warning("The bot's clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL)
+        await self.gateway.leave()
+        own = {task for task in tasks[self.entry.settings.token] if is_from(task, files)}
+        own -= {self._attempt, *self._closers}
+        for task in own:
+            task.cancel()
+        await wait_for_end(own, began + TASKS_UNTIL)
+        self._attempt.cancel()  # connect() now and then goes on until the client is closed
+        closing = asyncio.create_task(self._close_client())
+        await wait_for_end({closing, self._attempt}, began + CLOSE_UNTIL)
+        if closing.done() and closing.exception():
+            log.error("Some clean-up failed.", exc_info=closing.exception())
+        await self.client.http.close()  # where the client's own close was cut off
+        self.left.set()
+
+    async def close(self) -> None:
+        """In the place of `client.close()`: ask for the end, and wait for it, unless it has begun."""
+        task = asyncio.current_task()
+        is_discord_py = task is self._attempt and self._connecting  # what connect() raises says why
+        if self.leaving.is_set() or is_discord_py:
+            return
+        self.leaving.set()
+        if task is not self._attempt:
+            self._closers.add(task)
+            await self.left.wait()
+
+
+# --- An entry: one bot, whatever becomes of its clients ----------------------------------------
 
 
 class Entry:
-    """One bot: what it runs with, its state, and the event that is set when it has ended, however that was."""
+    """One bot: what it runs with, its state, and the event that is set when it has ended."""
 
-    def __init__(
-        self, settings: BotSettings, pace: Pace, network: Network, on_change: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: BotSettings, pace: Pace, network: Network) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = settings  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
-        self.times_ready = 0
-        self.client: discord.Client | None = None
+        # When it was ready again. The first time is a 0, and only so many are kept.
+        self.reconnects: collections.deque[float] = collections.deque(maxlen=1000)
+        self.life: Life | None = None
         self.pace = pace
-        self._network = network
-        self._on_change = on_change
-        self._begin()
+        self.network = network
         self.task = asyncio.create_task(self._run())
 
     def want(self, settings: BotSettings | None) -> None:
-        """Run with these settings from now on, or end. One client leaves before the next one starts."""
+        """Run with these settings from now on, or end. One client leaves before the next starts."""
         if settings == self.wanted == self.settings and not self.is_leaving:
             self.settings = settings  # with another name or number, perhaps
         elif not self.event.is_set():
+            self.failure = Failure()
             self.set_state("starting")
             self.leave()
         self.wanted = settings
-
-    # --- its life
 
     async def _run(self) -> None:
         try:
@@ -1120,43 +1246,20 @@ class Entry:
             while self.wanted and goes_on:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
-                self._begin()
-                goes_on = await self._live(Bot(self.settings))
-            if self.wanted and self.failure.text:
-                log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
-            else:
-                log.info("stopped: %s", "it closed itself" if self.wanted else "as asked")
+                client = make_client(self.settings)
+                self.life = Life(client, self)
+                error = await self.life.run()
+                goes_on = self._goes_on_after(error, client)
+            self._say_why_it_ended()
         except Exception:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
             raise
         finally:
-            self.client = None
+            self.life = None
             self.event.set()
             self.set_state("stopped")
 
-    def _begin(self) -> None:
-        """Nobody has asked the next client to end."""
-        self._leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._left = asyncio.Event()
-        self._closers: set[asyncio.Task[Any] | None] = set()
-        self._error: BaseException | None = None
-        self._connecting = False
-
-    async def _live(self, client: discord.Client) -> bool:
-        """One client's life, from its log-in to its end. Returns whether there is to be another one."""
-        self.client = client
-        close = client.close
-        # For whoever closes it. A client that has ended already is not the one that this is asked of.
-        client.close = functools.partial(self._close, client)  # type: ignore[method-assign]
-        gateway = Gateway(client, self)
-        await client.__aenter__()
-        gateway.listen()
-        self._running = asyncio.create_task(self._attempt(client, gateway))
-        await asyncio.wait({self._running, self._leaving}, return_when=asyncio.FIRST_COMPLETED)
-        await self._end(client, gateway, close)
-        error = self._error
-        if error is None and self._running.done() and not self._running.cancelled():
-            error = self._running.exception()
+    def _goes_on_after(self, error: BaseException | None, client: discord.Client) -> bool:
         if self.wanted is not self.settings:
             return True
         self.failure = Failure()
@@ -1165,97 +1268,32 @@ class Entry:
         self.failed(diagnose(error, self.settings, client))
         return self.failure.kind is not Kind.FINAL
 
-    async def _attempt(self, client: discord.Client, gateway: Gateway) -> None:
-        await self.pause()
-        await log_in(client, self.settings.token, self._network.pool)
-        self.reached()
-        gateway.prepare(await self._ask_for_starts(client))
-        self._connecting = True
-        while True:
-            gateway.launched = 0
-            try:
-                await client.connect()
-            except NewSession:
-                await self.pause()
-            except AttributeError as error:
-                # A plain client whose first connection fails: https://github.com/Rapptz/discord.py/issues/10520
-                if error.name != "sequence":
-                    raise
-            else:
-                break
-
-    async def _ask_for_starts(self, client: discord.Client) -> Starts:
-        """What Discord has counted, also of other processes: restarted again and again, they add up. Heeds it."""
-        while True:
-            try:
-                starts = await ask_for_starts(client)
-                if starts.remaining >= IDENTIFY_RESERVE + starts.shards - 1:
-                    return starts
-                text = f"Discord lets this bot connect only {starts.remaining} times more before it resets the token."
-                failure = Failure(text, Kind.TOLD, wait=max(starts.reset_after, IDENTIFY_GAP))
-            except Exception as error:
-                failure = diagnose(error, self.settings, client)
-                if failure.kind is Kind.FINAL:
-                    raise
-            self.failed(failure)
-            await self.pause()
-
-    async def _end(
-        self,
-        client: discord.Client,
-        gateway: Gateway,
-        close: Callable[[], Coroutine[Any, Any, None]],
-    ) -> None:
-        """One client's end: its own clean-up while all of it lives, then Discord, its tasks, and the client itself."""
-        self.leave()  # if it ends by itself
-        began = asyncio.get_running_loop().time()
-        files = files_of(client)
-        if not await finish(clean_up(client), began + CLEANUP_UNTIL):
-            log.warning(
-                "The bot's own clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL
-            )
-        await gateway.leave()
-        its = {task for task in tasks[self.settings.token] if is_from(task, files)}
-        its -= {self._running, *self._closers}
-        await cancel(its, began + TASKS_UNTIL)
-        self._running.cancel()  # connect(), which now and then goes on after that, until the client is closed
-        await finish(close(), began + CLOSE_UNTIL)
-        await cancel({self._running}, began + CLOSE_UNTIL)
-        await client.http.close()  # where the client's own close was cut off
-        self._network.ended_clients += 1
-        self._left.set()
+    def _say_why_it_ended(self) -> None:
+        if self.wanted is None:
+            log.info("stopped: as asked")
+        elif self.failure.text:
+            log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
+        else:
+            log.info("stopped: it closed itself")
 
     @property
     def is_leaving(self) -> bool:
-        return self._leaving.done()
+        return self.life is not None and self.life.leaving.is_set()
 
     def leave(self) -> None:
-        """End this client."""
-        if not self._leaving.done():
-            self._leaving.set_result(None)
+        """End its client."""
+        if self.life:
+            self.life.leaving.set()
 
     def give_up(self, error: BaseException) -> None:
-        """End this client, because of this."""
-        self._error = error
+        """End its client, because of this."""
+        if self.life:
+            self.life.error = error
         self.leave()
-
-    async def _close(self, client: discord.Client) -> None:
-        """In the place of `client.close()`: ask for the end, and wait for it, unless it has begun."""
-        task = asyncio.current_task()
-        is_discord_py = (
-            task is self._running and self._connecting
-        )  # what connect() raises next says why
-        if client is not self.client or self.is_leaving or is_discord_py:
-            return
-        self.leave()
-        if task is not self._running:
-            self._closers.add(task)
-            await self._left.wait()
-
-    # --- its failures and its state
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
+        failure.text = hide_tokens(" ".join(failure.text.split()))
         self.failure = failure
         now = time.monotonic()
         if failure.kind is Kind.FINAL:
@@ -1264,58 +1302,70 @@ class Entry:
             self.pace.not_reached(now)
         elif failure.kind is Kind.LOSS:
             self.pace.lost(now, part)
-        else:
+        elif failure.kind is Kind.TOLD:
             self.pace.told(now, failure.wait)
-        if failure.for_all:
-            self._network.blocked_until = max(self._network.blocked_until, now + failure.wait)
-        log.warning(
-            "%s Trying again in %s.", failure.text, in_words(self._delay()), exc_info=failure.cause
-        )
+        else:
+            self.network.blocked_until = max(self.network.blocked_until, now + failure.wait)
+        delay = in_words(self._delay())
+        log.warning("%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
         self.set_state("retrying")
 
     def reached(self) -> None:
         """Discord has answered this bot. After an outage the others need not wait any longer."""
         if self.pace.unreached:
-            self._network.is_back()
+            self.network.is_back()
         self.pace.reached()
 
     def _delay(self) -> float:
         """In how many seconds it may try again."""
         now = time.monotonic()
-        return max(self.pace.wait(now), self._network.blocked_until - now)
+        return max(self.pace.wait(now), self.network.blocked_until - now)
 
     async def pause(self) -> None:
         """Wait until it may try again."""
         crowded = self.pace.identify_wait(time.monotonic())
         if crowded:
-            log.warning(
-                "This bot has started too many sessions. The next one comes in %s.",
-                in_words(crowded),
-            )
+            text = "This bot has started too many sessions. The next one comes in %s."
+            log.warning(text, in_words(crowded))
             self.set_state("retrying")
         while True:
             delay = self._delay()
             if delay <= 0:
                 return
-            if self._network.blocked_until > time.monotonic():
-                # After a block the bots come one by one, so that the first finds out for all whether it is over.
+            if self.network.blocked_until > time.monotonic():
+                # After a block they come one by one, so that the first finds out for all.
                 delay += random.uniform(0, BLOCK_SPREAD)
-            if await self._network.wait_until_back(delay):
+            if await self.network.wait_until_back(delay):
                 self.pace.network_until = 0
 
     def set_ready(self) -> None:
-        if self.client and self.client.user:
-            user = self.client.user
-            log.info("ready as %s (%s) in %s servers", user, user.id, len(self.client.guilds))
-        self.times_ready += 1
-        self.failure = Failure()
+        client = self.life.client if self.life else None
+        if client and client.user:
+            user = client.user
+            log.info("ready as %s (%s) in %s servers", user, user.id, len(client.guilds))
+        self.reconnects.append(time.time() if self.reconnects else 0)
         self.set_state("ready")
 
     def set_state(self, state: str) -> None:
         if state != self.state:
             self.state = state
             self.since = time.time()
-        contextvars.Context().run(self._on_change)  # what that logs is no bot's
+
+    def report(self) -> Report:
+        """How this bot is, as /status.json has it."""
+        client = self.life.client if self.life else None
+        latency = client.latency if client else math.inf
+        yesterday = time.time() - 86_400
+        return {
+            "name": self.settings.name,
+            "state": self.state,
+            "since": self.since,
+            # Before the first heartbeat discord.py says inf or nan.
+            "latency_ms": round(latency * 1000) if latency < 60 else None,
+            "servers": len(client.guilds) if client else None,
+            "reconnects_24h": sum(at > yesterday for at in self.reconnects),
+            "failure": self.failure.text,
+        }
 
 
 def in_words(seconds: float) -> str:
@@ -1327,46 +1377,74 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-# --- All the entries together ----------------------------------------------------------------------------------------
+# --- All the entries ---------------------------------------------------------------------------
+
+
 class Runner:
-    """The running bots, and where their settings come from: the env file, the process environment and `--only`."""
+    """The running bots, and where their settings come from: env file, environment and `--only`."""
 
     def __init__(self, env_file: Path | None, only: str | None) -> None:
         self.env_file = env_file
         self._only = only
         self._environment = dict(os.environ)
-        self._seen: object = None  # the env file as it was read
-        self._entries: dict[
-            str, Entry
-        ] = {}  # by the bot's id, so that no bot ever has two sessions
+        self._exported: set[str] = set()  # the env file's variables that are in os.environ
+        self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot has two sessions
         self._paces: dict[str, Pace] = collections.defaultdict(Pace)  # also of bots that have ended
+        self._seen: object = None  # the env file as it was read
         self._stopping = False
-        self._unsettled: set[str] = (
-            set()
-        )  # once no bot is in these states, the log says how many are ready
-        self._tidied_after = 0  # ends of clients
+        self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
+        self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
 
     def read(self) -> list[BotSettings]:
         self._seen = self._look()
-        bots, warnings = read_settings(self.env_file, self._environment)
+        reading = read_settings(self.env_file, self._environment)
+        warnings = reading.warnings
+        bots = reading.bots
         if self._only is not None:
-            parts = [part.strip() for part in self._only.split(",")]
-            there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
-            missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in bots)]
-            warnings += [
-                f"--only: There is no bot {part}. These are there: {there}." for part in missing
-            ]
-            bots = [bot for bot in bots if any(map(bot.is_meant_by, parts))]
-            if missing and not (
-                self._entries and bots
-            ):  # later it may have been removed from the file
-                raise SettingsError(*warnings)
+            bots = self._choose(bots, self._only.split(","), warnings)
+        self._export(reading.for_code, warnings)
+        for bot in bots:
+            names[bot.token] = bot.name
         for warning in warnings:
             log.warning(warning)
         return bots
 
+    def _choose(
+        self, bots: list[BotSettings], parts: list[str], warnings: list[str]
+    ) -> list[BotSettings]:
+        """The bots that `--only` means. Raises `SettingsError`."""
+        chosen = set()
+        missing = []
+        for part in parts:
+            meant = [bot.number for bot in bots if bot.is_meant_by(part.strip())]
+            chosen.update(meant)
+            if not meant:
+                there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
+                missing.append(f"--only: There is no bot {part.strip()}. These are there: {there}.")
+        if missing and not (self._entries and chosen):  # later it may be removed from the file
+            raise SettingsError(*warnings, *missing)
+        warnings += missing
+        return [bot for bot in bots if bot.number in chosen]
+
+    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
+        """Give the bots' own code its variables, as `load_dotenv()` does."""
+        for name in self._exported:
+            os.environ.pop(name, None)
+        self._exported.clear()
+        for variable in variables:
+            if variable.name in os.environ:
+                continue
+            try:
+                os.environ[variable.name] = variable.text
+                self._exported.add(variable.name)
+            except (OSError, ValueError) as error:
+                warnings.append(f"{variable}: Your bots do not get this variable: {error}.")
+
     def _look(self) -> object:
-        """What changes when the env file is saved. To open it could hinder an editor that replaces it, on Windows."""
+        """What changes when the env file is saved.
+
+        To open it could hinder an editor that replaces it, on Windows.
+        """
         with contextlib.suppress(OSError):
             if self.env_file:
                 stat = self.env_file.stat()
@@ -1374,22 +1452,18 @@ class Runner:
         return None
 
     async def _keep_up(self, watch: bool) -> None:
-        """Follow the env file, and tidy up behind bots that have ended, once a second."""
+        """Once a second, follow the env file, and say how the bots are when that changes."""
         last = self._seen
-        while True:
+        while not self._stopping:
+            self._tell()
             await asyncio.sleep(1)
-            if self._tidied_after != self._network.ended_clients and self._unsettled.isdisjoint(
-                self._states()
-            ):
-                self._tidied_after = self._network.ended_clients
-                tidy_memory()
             before = last
             last = self._look() if watch else self._seen
-            if before == last != self._seen:  # it lies still; it may be written in pieces
+            if before == last != self._seen:  # it is not being written any more
                 self.reload()
 
     def reload(self) -> None:
-        """Make the bots what the settings say now; those that had stopped start again, and nobody waits any longer."""
+        """Make the bots what the settings say now. Those that had stopped start again."""
         if self._stopping:
             return
         try:
@@ -1398,78 +1472,84 @@ class Runner:
             changes = self._apply(settings)
             log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
         except SettingsError as error:
+            problems = "\n".join(error.args)
             log.error(
-                "The bots keep running as they are. The settings are not valid:\n%s",
-                "\n".join(error.args),
+                "The bots keep running as they are. The settings are not valid:\n%s", problems
             )
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
 
     def _apply(self, settings: list[BotSettings]) -> str:
-        """Make the running bots equal to the settings. Only what differs moves. Returns what that is."""
-        wanted = {bot.bot_id: bot for bot in settings}
+        """Make the running bots equal to the settings. Only what differs moves. Returns what."""
+        wanted = {bot_id_of(bot.token): bot for bot in settings}
         changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": [], "": []}
         for bot_id in {**self._entries, **wanted}:
             bot = wanted.get(bot_id)
             name = bot.name if bot else self._entries[bot_id].settings.name
-            changes[self._apply_to_one(bot_id, bot)].append(name)
+            change = self._apply_to_one(bot_id, bot)
+            changes[change].append(name)
         del changes[""]
         if any(changes.values()) and wanted:
             self._unsettled = {"starting"}
-            asyncio.get_running_loop().call_later(SETTLE_TIMEOUT, self._on_change, self._unsettled)
+            self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
         return "; ".join(
             f"{change} {', '.join(names)}" for change, names in changes.items() if names
         )
 
     def _apply_to_one(self, bot_id: str, bot: BotSettings | None) -> str:
-        """Make one bot equal to its settings. Returns what that changes."""
+        """Make one bot equal to its settings. Returns what that changes, in a word."""
         entry = self._entries.get(bot_id)
         before = entry.wanted if entry else None
-        if entry and not entry.event.is_set():
+        has_ended = entry is None or entry.event.is_set()
+        if entry and not has_ended:
             entry.want(bot)
         elif bot:
-            self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._on_change)
-            return "restarted" if before else "added"
+            self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network)
         else:
             del self._entries[bot_id]
-        if bot == before:
-            return ""
         if bot is None:
-            return "removed"
-        return "restarted" if before else "added"
+            return "removed" if before else ""
+        if before is None:
+            return "added"
+        return "restarted" if has_ended or bot != before else ""
 
-    def _states(self) -> list[str]:
-        return [entry.state for entry in self._entries.values() if entry.wanted]
-
-    def _on_change(self, overdue: object = None) -> None:
-        """Say how many bots are ready: to systemd each time, in the log once all have settled, or are overdue."""
-        states = self._states()
-        ready = f"{states.count('ready')} of {len(states)} bots are ready"
-        if self._stopping:
-            return
-        notify(f"STATUS={ready}")
-        if self._unsettled and (overdue is self._unsettled or self._unsettled.isdisjoint(states)):
-            log.info(ready)
-            self.show(but="ready")
-            self._unsettled = (
-                {"starting", "retrying"} if {"starting", "retrying"} & set(states) else set()
-            )
+    def _tell(self) -> None:
+        """Say how the bots are: to systemd each time, in the log once all have settled."""
+        states = {entry.state for entry in self._entries.values() if entry.wanted}
+        # systemd takes no more than 4,096 bytes, and a character has up to four.
+        notify(f"WATCHDOG=1\nSTATUS={self.report()['summary'][:1000]}")
+        is_overdue = 0 < self._overdue_at < time.monotonic()
+        if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
+            self.show()
             notify("READY=1")
             tidy_memory()
+            self._overdue_at = 0
+            self._unsettled = set()
+        if "retrying" in states and not self._overdue_at:
+            self._unsettled = {"starting", "retrying"}
 
-    def show(self, but: str = "") -> None:
-        """Log a line for each bot, but not for those in that state."""
+    def show(self) -> None:
+        log.info(self.report()["summary"])
+
+    def report(self) -> Report:
+        """How the program and its bots are: for the log, systemd, and the page of --status."""
+        memory = None
+        if sys.platform == "linux":
+            pages = Path("/proc/self/statm").read_text().split()[1]
+            memory = int(pages) * os.sysconf("SC_PAGE_SIZE")
+        bots = []
         for entry in self._entries.values():
-            if not entry.wanted or entry.state == but:
-                continue
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.since))
-            words = f"{entry.settings.name} is {entry.state} since {since}"
-            if entry.client and entry.state == "ready":
-                words += f", latency {entry.client.latency * 1000:.0f} ms, {len(entry.client.guilds)} servers"
-            words += f", {max(0, entry.times_ready - 1)} reconnects"
-            if entry.failure.text:
-                words += f": {entry.failure.text}"
-            log.info(words)
+            if entry.wanted or self._stopping:
+                bots.append(entry.report())
+        return {
+            "summary": summarize(bots),
+            "bots": bots,
+            "time": time.time(),
+            "started": STARTED,
+            "cpu_seconds": time.process_time(),
+            "memory_bytes": memory,
+            "versions": VERSIONS,
+        }
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
@@ -1479,20 +1559,23 @@ class Runner:
             entry.want(None)
 
     def close_bot_of(self, error: SystemExit) -> None:
+        """End the bot whose code calls exit(), which ends the event loop, and no other one."""
         for entry in self._entries.values():
-            its = tasks[entry.settings.token]
-            if entry.client and error in [
-                task.exception() for task in its if task.done() and not task.cancelled()
-            ]:
-                log.error("[%s] Some code calls exit(). This bot is closed.", entry.settings.name)
-                entry.leave()
-                return
+            for task in tasks[entry.settings.token]:
+                if task.done() and not task.cancelled() and task.exception() is error:
+                    name = entry.settings.name
+                    log.error("[%s] Some code calls exit(). This bot is closed.", name)
+                    return entry.leave()
         log.error("Some code of a bot calls exit(). The bots go on.")
 
-    async def run(self, settings: list[BotSettings], watch: bool, signals: "Signals") -> int:
-        """Run the bots until they have all ended, by themselves or as asked. Returns the exit code."""
+    async def run(
+        self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
+    ) -> int:
+        """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         asyncio.get_running_loop().set_task_factory(remember_task)
         self._network = Network()
+        if status:
+            await serve_status(status, self.report)
         signals.take(self)
         self._apply(settings)
         keeping_up = asyncio.create_task(self._keep_up(watch))
@@ -1500,11 +1583,11 @@ class Runner:
         while not all(entry.event.is_set() for entry in entries):
             await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
-        await asyncio.gather(
-            *(entry.task for entry in entries)
-        )  # raises what is a bug of this program
-        needs_person = any(entry.wanted and entry.failure.kind is Kind.FINAL for entry in entries)
-        code = EXIT_NEEDS_PERSON if needs_person else EXIT_OK
+        await asyncio.gather(*(entry.task for entry in entries))  # raises our own bugs
+        code = EXIT_OK
+        for entry in entries:
+            if entry.wanted and entry.failure.kind is Kind.FINAL:
+                code = EXIT_NEEDS_PERSON
         signals.start_deadline(code)
         await self._network.pool.close_for_all()
         return code
@@ -1515,45 +1598,52 @@ def remember_task(
 ) -> asyncio.Task[Any]:
     """A task factory that keeps each bot's tasks, so that they end with the bot."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-    its = tasks[running_token.get()]
-    its.add(task)
-    task.add_done_callback(its.discard)
+    siblings = tasks[running_token.get()]
+    siblings.add(task)
+    task.add_done_callback(siblings.discard)
     return task
 
 
+# --- A look at all bots, without the gateway: --check and --sync-commands ----------------------
+
+
 async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
-    """Log every bot in by REST alone, to check it or to upload its slash commands. Returns the exit code."""
+    """Log every bot in by REST alone, to check it or to upload its slash commands."""
     pool = Pool()
-
-    async def visit(settings: BotSettings) -> str:
-        running_token.set(settings.token)
-        client = Bot(settings)
-        try:
-            async with client:
-                await log_in(client, settings.token, pool)
-                return await (upload_commands(client) if sync else describe(client))
-        except Exception as error:
-            failure = diagnose(error, settings, client)
-            log.error("%s", failure.text, exc_info=failure.cause)
-            return f"PROBLEM: {failure.text}"
-
-    outcomes = await asyncio.gather(*map(visit, bots))
+    visits = [visit(settings, pool, upload_commands if sync else describe) for settings in bots]
+    outcomes = await asyncio.gather(*visits)
     await pool.close_for_all()
-    columns = (
-        "slash commands uploaded"
-        if sync
-        else f"{'on Discord':<20} {'id':<20} servers  intents  connects left"
-    )
+    columns = f"{'on Discord':<20} {'id':<20} servers  intents  connects left"
+    if sync:
+        columns = "slash commands uploaded"
     print(f"{'no.':>4} {'name':<20} {columns}")
     for settings, outcome in zip(bots, outcomes, strict=True):
         print(f"{settings.number:>4} {settings.name:<20} {outcome}")
-    return (
-        EXIT_NEEDS_PERSON if any(outcome.startswith("PROBLEM") for outcome in outcomes) else EXIT_OK
-    )
+    has_problem = any(outcome.startswith("PROBLEM") for outcome in outcomes)
+    return EXIT_NEEDS_PERSON if has_problem else EXIT_OK
 
 
-async def upload_commands(client: Bot) -> str:
-    """Upload a bot's slash commands. Returns what `--sync-commands` says of them. Raises `SetupFailed`."""
+async def visit(
+    settings: BotSettings,
+    pool: Pool,
+    ask: Callable[[discord.Client], Coroutine[Any, Any, str]],
+) -> str:
+    """One bot's row: what it says to this, or what is wrong."""
+    running_token.set(settings.token)
+    client = make_client(settings)
+    try:
+        async with client:
+            await log_in(client, settings.token, pool)
+            return await ask(client)
+    except Exception as error:
+        failure = diagnose(error, settings, client)
+        log.error("%s", failure.text, exc_info=failure.cause)
+        return f"PROBLEM: {failure.text}"
+
+
+async def upload_commands(client: discord.Client) -> str:
+    """Upload a bot's slash commands. Raises `SetupFailed`."""
+    assert isinstance(client, Bot)
     try:
         uploaded = await client.tree.sync()
     except discord.DiscordException as error:
@@ -1561,26 +1651,357 @@ async def upload_commands(client: Bot) -> str:
     return " ".join(f"/{command.name}" for command in uploaded) or "none"
 
 
-async def describe(client: Bot) -> str:
+async def describe(client: discord.Client) -> str:
     """What `--check` says of a logged-in bot. Raises what is wrong with it."""
     if missing_intents(client):
         raise discord.PrivilegedIntentsRequired(None)
     starts = await ask_for_starts(client)
     assert client.application is not None
+    number = client.application.id
     permissions = discord.Permissions(
         view_channel=True, send_messages=True, read_message_history=True
     )
-    invite = discord.utils.oauth_url(client.application.id, permissions=permissions)
+    invite = discord.utils.oauth_url(number, permissions=permissions)
     servers = client.application.approximate_guild_count
-    row = f"{client.user!s:<20} {client.application.id:<20} {servers:>7}  on       {starts.remaining:>13}"
+    row = f"{client.user!s:<20} {number:<20} {servers:>7}  on       {starts.remaining:>13}"
     return f"{row}\n{'':26}invite: {invite}"
 
 
-# --- Signals, and the end of the program -----------------------------------------------------------------------------
-class Signals:
-    """Stop at the first stop signal, end at once at the second or after too much time; SIGHUP, SIGUSR1.
+# --- How the bots are: a line for the log and systemd, and a page -------------------------------
+def summarize(bots: list[Report]) -> str:
+    """How many of the bots are ready, and which are not, in one line."""
+    others = []
+    for bot in bots:
+        if bot["state"] != "ready":
+            since = time.strftime("%a %H:%M", time.localtime(bot["since"]))
+            reason = bot["failure"].partition(". ")[0].rstrip(".")
+            others.append(f"{bot['name']} ({bot['state']} since {since}{reason and ': '}{reason})")
+    ready = f"{len(bots) - len(others)} of {len(bots)} bots are ready"
+    return f"{ready}. Not ready: {', '.join(others)}" if others else ready
 
-    A thread hears of them: code of a bot may keep the main thread, in which Python runs the handlers of signals.
+
+async def serve_status(address: str, report: Callable[[], Report]) -> None:
+    """Answer at [HOST:]PORT, to people, programs and probes, for as long as the event loop runs."""
+    from aiohttp import web  # it takes time and memory
+
+    async def answer(request: web.Request) -> web.Response:
+        now = report()
+        answers = {
+            "/": (200, "text/html", STATUS_PAGE),
+            "/status.json": (200, "application/json", json.dumps(now)),
+            "/healthz": (200, "text/plain", "The event loop answers"),
+            "/readyz": (
+                503 if "Not ready" in now["summary"] else 200,
+                "text/plain",
+                now["summary"],
+            ),
+        }
+        status, kind, text = answers[request.path]
+        return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
+
+    app = web.Application()
+    # To HEAD too. Any other method gets a 405, any other path a 404.
+    app.router.add_get("/{path:|status.json|healthz|readyz}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        await web.TCPSite(runner, host, int(port)).start()
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"--status {address}: Nothing can listen there ({error}).") from None
+    if not host.startswith(("127.", "::1", "localhost")):
+        log.warning("--status %s: Everybody who reaches it can read how the bots are.", address)
+
+
+# With the hashes of STATUS_PAGE's style and script: tests/test_status.py says them after a change.
+STATUS_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; "
+    "style-src 'sha256-VH4P+u+VWI99TFSA2IktJkKP8+nLZb0bpbN3f9pQoOQ='; "
+    "script-src 'sha256-MdDlLIyuQLlhW0o4TM11/2AZEdY0ApziJj8bDhdTWL0='; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# Names and sentences are put in as text, never as HTML. Without JavaScript there is /readyz.
+STATUS_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<noscript><meta http-equiv="refresh" content="0; url=readyz"></noscript>
+<title>Bots</title>
+<link rel="icon" id="icon" href="data:,">
+<style>
+:root {
+  --page: #f6f7f9; --card: #fff; --text: #1c2128; --quiet: #59636e; --line: #e3e6ea;
+  --ready: #1a7f37; --starting: #57606a; --retrying: #8f5400; --stopped: #c4232b; --link: #0b5cad;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #0f1216; --card: #171b21; --text: #e4e8ed; --quiet: #98a2ae; --line: #282e37;
+    --ready: #4ac26b; --starting: #98a2ae; --retrying: #e0a53a; --stopped: #ff7b72; --link: #79b8ff;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  font-variant-numeric: tabular-nums;
+}
+main { max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.5rem 3rem; }
+h1 { margin: 0; font-size: 1.75rem; line-height: 1.25; letter-spacing: -.01em; }
+a { color: var(--link); }
+a:focus-visible { outline: 2px solid; outline-offset: 2px; border-radius: 2px; }
+.unseen, .narrow { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%); }
+.ready { color: var(--ready); --sign: "✓" / ""; }
+.starting { color: var(--starting); --sign: "…" / ""; }
+.retrying { color: var(--retrying); --sign: "↻" / ""; }
+.stopped { color: var(--stopped); --sign: "✕" / ""; }
+.state { white-space: nowrap; font-weight: 600; }
+.state::before { display: inline-block; width: 1.375em; content: var(--sign); }
+#counts { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: .5rem 0 0; padding: 0; }
+#counts li { display: block; }
+#counts [hidden], #bar [hidden] { display: none; }
+#bar { display: flex; gap: 2px; height: 4px; margin: 1rem 0 1.5rem; }
+#bar span { min-width: 4px; background: currentColor; border-radius: 2px; }
+#lost { margin: 0 0 1rem; padding: .625rem 1rem; border: 1px solid; border-radius: 8px; }
+.old table { opacity: .6; }
+table {
+  width: 100%; border-collapse: collapse; background: var(--card);
+  border-radius: 12px; box-shadow: 0 0 0 1px var(--line);
+}
+th, td { padding: .5rem 1rem; text-align: start; vertical-align: top; }
+thead th { color: var(--quiet); font-size: .8125rem; font-weight: 500; white-space: nowrap; }
+tbody tr { border-top: 1px solid var(--line); }
+tbody th { min-width: 9rem; max-width: 20rem; font-weight: 600; }
+.since, .number { white-space: nowrap; }
+.since, .failure { color: var(--quiet); }
+.since time { margin-inline-start: .625em; font-size: .8125rem; }
+.number { text-align: end; }
+.failure { width: 100%; min-width: 16rem; }
+.down .failure, .down .since span { color: var(--text); }
+footer { margin-top: 1.25rem; color: var(--quiet); font-size: .8125rem; }
+@media (max-width: 60rem) {
+  main { padding: 1.5rem 1rem 2rem; }
+  h1 { font-size: 1.375rem; }
+  table { background: none; box-shadow: none; }
+  table, tbody { display: block; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tbody tr {
+    display: flex; flex-wrap: wrap; gap: 0 .75rem; margin-bottom: .5rem; padding: .625rem 1rem;
+    background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  }
+  tbody :is(th, td) { min-width: 0; max-width: none; padding: 0; }
+  tbody th { flex: 1 0 60%; }
+  .since, .number { color: var(--quiet); font-size: .8125rem; }
+  .narrow { position: static; clip-path: none; }
+  .number:empty, .failure:empty { display: none; }
+  .failure { margin-top: .25rem; }
+}
+</style>
+</head>
+<body>
+<main>
+<h1 id="title">Bots</h1>
+<p id="news" class="unseen" role="status"></p>
+<ul id="counts"></ul>
+<div id="bar" aria-hidden="true"></div>
+<p id="lost" role="alert" hidden></p>
+<table hidden role="table">
+<caption class="unseen">The bots, those that are not ready first</caption>
+<thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">Bot</th>
+<th scope="col" role="columnheader">State</th>
+<th scope="col" role="columnheader">Since</th>
+<th scope="col" role="columnheader" class="number">Latency</th>
+<th scope="col" role="columnheader" class="number">Servers</th>
+<th scope="col" role="columnheader" class="number">Reconnects in 24 h</th>
+<th scope="col" role="columnheader">Last failure</th>
+</tr></thead>
+<tbody role="rowgroup"></tbody>
+</table>
+<footer id="process"></footer>
+</main>
+<script>
+"use strict";
+const STATES = ["stopped", "retrying", "starting", "ready"];
+const rows = new Map();  // by the bot's name
+let ahead = 0;  // of the clock here, the one there, in seconds
+let last = null;  // the last report, and when it came
+
+const find = id => document.getElementById(id);
+const body = document.querySelector("tbody");
+const table = document.querySelector("table");
+
+// Only what differs is changed, so that nothing flickers, and a selection or the focus stays.
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function add(parent, tag, settings) {
+  return parent.appendChild(Object.assign(document.createElement(tag), settings));
+}
+
+function duration(seconds) {
+  const [s, m, h, d] = [seconds, seconds / 60, seconds / 3600, seconds / 86400]
+    .map(it => Math.max(0, Math.floor(it)));
+  return d ? `${d} d ${h % 24} h` : h ? `${h} h ${m % 60} min` : m ? `${m} min` : `${s} s`;
+}
+
+function clock(seconds) {
+  const then = new Date(seconds * 1000);
+  const isToday = then.toDateString() === new Date().toDateString();
+  const date = isToday ? {} : {month: "short", day: "numeric"};
+  return then.toLocaleString([], {...date, hour: "numeric", minute: "2-digit"});
+}
+
+function writeTime(element, seconds) {
+  element.dateTime = new Date(seconds * 1000).toISOString();
+  write(element, clock(seconds));
+}
+
+// The unit is read out, and seen where the column has no heading.
+function writeNumber(element, number, unit, className = "") {
+  const text = number === null ? "" : number.toLocaleString();
+  if (element.textContent === (text && `${text} ${unit}`)) return;
+  element.replaceChildren(text);
+  if (text) add(element, "span", {className, textContent: ` ${unit}`});
+}
+
+// A sentence, with its addresses as links.
+function writeSentence(element, text) {
+  if (element.textContent === text) return;
+  element.replaceChildren();
+  for (const part of text.split(/(https:[/][/][^ "'<>()]*[^ "'<>().,;:])/)) {
+    if (part.startsWith("https://")) add(element, "a", {href: part, textContent: part});
+    else element.append(part);
+  }
+}
+
+function makeRow() {
+  const row = document.createElement("tr");
+  row.role = "row";
+  const cell = (name, tag = "td", role = "cell") => add(row, tag, {className: name, role});
+  row.name = add(cell("name", "th", "rowheader"), "bdi");
+  row.firstChild.scope = "row";
+  row.state = cell("state");
+  const since = cell("since");
+  row.duration = add(since, "span");
+  row.since = add(since, "time");
+  [row.latency, row.servers, row.reconnects] = [cell("number"), cell("number"), cell("number")];
+  row.failure = cell("failure");
+  return row;
+}
+
+function showBot(row, bot) {
+  row.bot = bot;
+  row.className = bot.state === "ready" ? "" : "down";
+  write(row.name, bot.name);
+  row.state.className = "state " + bot.state;
+  write(row.state, bot.state);
+  writeTime(row.since, bot.since);
+  writeNumber(row.latency, bot.latency_ms, "ms");
+  writeNumber(row.servers, bot.servers, "servers", "narrow");
+  writeNumber(row.reconnects, bot.reconnects_24h, "reconnects", "narrow");
+  writeSentence(row.failure, bot.failure);
+}
+
+function showCounts(bots) {
+  const [list, bar] = [find("counts"), find("bar")];
+  STATES.toReversed().forEach((state, index) => {
+    const count = bots.filter(bot => bot.state === state).length;
+    const item = list.children[index] || add(list, "li", {className: "state " + state});
+    const part = bar.children[index] || add(bar, "span", {className: state});
+    write(item, `${count} ${state}`);
+    item.hidden = part.hidden = count === 0;
+    part.style.flexGrow = count;
+  });
+}
+
+function show(report) {
+  ahead = report.time - Date.now() / 1000;
+  const rank = bot => STATES.indexOf(bot.state);
+  const bots = report.bots.toSorted((one, other) => rank(one) - rank(other));
+  const ready = bots.filter(bot => bot.state === "ready").length;
+  write(find("title"), `${ready} of ${bots.length} bots are ready`);
+  write(find("news"), report.summary);
+  document.title = `${ready}/${bots.length} bots ready`;
+  const isFine = ready === bots.length;
+  const [color, shape] = isFine ? ["1a7f37", "M2 2h12v12H2Z"] : ["c4232b", "M8 1 15 15H1Z"];
+  const icon = `<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>` +
+    `<path fill='%23${color}' d='${shape}'/></svg>`;
+  if (!find("icon").href.endsWith(icon)) find("icon").href = `data:image/svg+xml,${icon}`;
+  showCounts(bots);
+  for (const [name, row] of rows) {
+    if (!bots.some(bot => bot.name === name)) {
+      row.remove();
+      rows.delete(name);
+    }
+  }
+  bots.forEach((bot, index) => {
+    if (!rows.has(bot.name)) rows.set(bot.name, makeRow());
+    const row = rows.get(bot.name);
+    showBot(row, bot);
+    if (body.children[index] !== row) body.insertBefore(row, body.children[index] || null);
+  });
+  const facts = [`Running for ${duration(report.time - report.started)}`];
+  facts.push(`${duration(report.cpu_seconds)} of CPU time`);
+  if (report.memory_bytes) facts.push(`${Math.round(report.memory_bytes / 2 ** 20)} MiB of memory`);
+  write(find("process"), [...facts, ...report.versions.split(", ")].join(" · "));
+  table.hidden = false;
+}
+
+function tick() {
+  const now = Date.now() / 1000 + ahead;
+  for (const row of rows.values()) write(row.duration, duration(now - row.bot.since));
+}
+
+async function update() {
+  if (document.hidden) return;
+  try {
+    const answer = await fetch("status.json", {signal: AbortSignal.timeout(10000)});
+    if (!answer.ok) throw new Error(answer.statusText);
+    show(await answer.json());
+    last = Date.now() / 1000;
+    find("lost").hidden = true;
+  } catch (error) {
+    const since = last ? `since ${clock(last)}. Below is how it was then` : "yet";
+    write(find("lost"), `There is no answer ${since}. This page keeps asking.`);
+    find("lost").hidden = false;
+  }
+  document.body.className = find("lost").hidden ? "" : "old";
+  tick();
+}
+
+async function run() {
+  for (;;) {
+    await update();
+    await new Promise(resolve => setTimeout(resolve, 2000));
+  }
+}
+
+setInterval(tick, 1000);
+document.addEventListener("visibilitychange", update);
+run();
+</script>
+</body>
+</html>
+"""
+
+
+# --- Signals, and the end of the program -------------------------------------------------------
+
+
+class Signals:
+    """Stop at the first stop signal, end at once at the second or after too much time.
+
+    A thread hears of them: code of a bot may keep the main thread, in which Python runs the
+    handlers of signals.
     """
 
     def __init__(self) -> None:
@@ -1588,13 +2009,14 @@ class Signals:
         self._sender.setblocking(False)
         self._in_terminal = os.isatty(0)
         self._stopping = False
-        self._deadline: float | None = None
         self._code = EXIT_OK
+        self._deadline = threading.Timer(STOP_TIMEOUT, self._end_late)
+        self._deadline.daemon = True
 
     def take(self, runner: Runner) -> None:
         self._runner = runner
         self._loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS + OTHER_SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, self._pass_on)  # Windows has no loop.add_signal_handler
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         if sys.platform == "win32":
@@ -1602,62 +2024,53 @@ class Signals:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _pass_on(self, number: int, _frame: object) -> None:
-        """Tell the thread where it does not hear by itself: a handler that a bot has through asyncio takes over."""
+        """Tell the thread where a bot has a handler through asyncio, which takes its place."""
         heard_by = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(heard_by, warn_on_full_buffer=False)
         if heard_by != self._sender.fileno():
             self._sender.send(bytes([number]))
 
     def start_deadline(self, code: int) -> None:
-        """All bots have ended: whatever else is still busy has a limit from now on. Then the exit code is this."""
+        """All bots have ended: whatever else is still busy has a limit from now on."""
         self._code = code
-        self._sender.send(b"\0")
+        with contextlib.suppress(RuntimeError):  # it has been started already
+            self._deadline.start()
+
+    def _end_late(self) -> None:
+        end_now(self._code, "Some code of a bot does not stop. The program ends without it.\n")
 
     def _listen(self) -> None:
         while True:
-            left = None
-            if self._deadline is not None:
-                left = max(0.01, self._deadline - time.monotonic())
-            self._receiver.settimeout(left)
-            try:
-                number = self._receiver.recv(1)[0]
-            except TimeoutError:
-                end_now(
-                    self._code, "Some code of a bot does not stop. The program ends without it.\n"
-                )
-            if number and number not in STOP_SIGNALS + OTHER_SIGNALS:
-                continue  # another one, for which a bot has a handler
-            if self._deadline is None and (number == 0 or self._is_stop(number)):
-                self._deadline = time.monotonic() + STOP_TIMEOUT
-            if number:
-                self._handle(number)
+            number = self._receiver.recv(1)[0]
+            if number in SIGNALS:  # else it is one for which a bot has a handler
+                self._handle(number, signal.Signals(number).name)
 
-    def _is_stop(self, number: int) -> bool:
-        if signal.Signals(number).name != "SIGHUP":
-            return number in STOP_SIGNALS
+    def _handle(self, number: int, name: str) -> None:
+        is_hangup = name == "SIGHUP" and self._is_window_closed()
+        if number in STOP_SIGNALS or is_hangup:
+            if self._stopping and not is_hangup:  # a shell sends several of these for one window
+                end_now(EXIT_BUG)
+            if not self._stopping:
+                self._stopping = True
+                self.start_deadline(EXIT_OK)
+                self._call(self._runner.stop, name)
+        elif name == "SIGHUP":
+            self._call(self._runner.reload)
+        else:
+            self._call(self._runner.show)
+
+    def _is_window_closed(self) -> bool:
         try:
             os.fstat(0)
         except OSError:  # exit() in a bot's code closes it
             return False
-        return self._in_terminal and not os.isatty(0)  # somebody closed the window
-
-    def _handle(self, number: int) -> None:
-        name = signal.Signals(number).name
-        if self._is_stop(number):
-            if self._stopping and name != "SIGHUP":  # a shell sends several of these for one window
-                end_now(EXIT_BUG)
-            if not self._stopping:
-                self._stopping = True
-                self._call(self._runner.stop, name)
-        elif name == "SIGHUP":
-            self._call(self._runner.reload)
-        elif name == "SIGUSR1":
-            self._call(self._runner.show)
+        return self._in_terminal and not os.isatty(0)
 
     def _call(self, action: Callable[..., None], *arguments: str) -> None:
-        # In a context of its own: a signal comes while the code of any bot is running, and is for none.
+        # In a context of its own: the code of any bot may be running, and this is for none.
+        context = contextvars.Context()
         with contextlib.suppress(RuntimeError):  # the event loop is closed already
-            self._loop.call_soon_threadsafe(action, *arguments, context=contextvars.Context())
+            self._loop.call_soon_threadsafe(action, *arguments, context=context)
 
 
 def end_now(code: int, words: str = "") -> NoReturn:
@@ -1686,8 +2099,9 @@ console_handler: Any = None  # Windows calls it for as long as the process lives
 def handle_closed_console() -> None:
     """Stop when somebody closes the console window, logs off, or shuts Windows down.
 
-    Windows ends the process as soon as the handler returns, or after 5 seconds, so the handler never returns. Python's
-    own does, at once: https://learn.microsoft.com/en-us/windows/console/handlerroutine
+    Windows ends the process as soon as the handler returns, or after 5 seconds, so the handler
+    never returns. Python's own does, at once:
+    https://learn.microsoft.com/en-us/windows/console/handlerroutine
     """
     import ctypes
 
@@ -1705,156 +2119,174 @@ def handle_closed_console() -> None:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, if it asked: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html"""
+    """Tell systemd, if it asked.
+
+    https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
-        ):
-            systemd.setblocking(False)
-            systemd.sendto(state.encode(), re.sub("^@", "\0", address))
+        with contextlib.suppress(OSError):
+            systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with systemd:
+                systemd.setblocking(False)
+                systemd.sendto(state.encode(), re.sub("^@", "\0", address))
 
 
-# --- What a bot costs ------------------------------------------------------------------------------------------------
+# --- What a bot costs --------------------------------------------------------------------------
+
+
 def save_memory() -> None:
     """Make what every bot costs smaller."""
-    # Young objects are looked at less often, and those of the settled bots no more, see tidy_memory: with 100 busy bots
-    # the collector took 8 % of the time, held up every reply for up to 0.1 s, and found next to nothing.
+    # Young objects are looked at less often, and those of the settled bots no more, see
+    # tidy_memory: with 100 busy bots the collector took 8 % of the time, held up every reply for up
+    # to 0.1 s, and found next to nothing.
     gc.set_threshold(10_000)
-    # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a bot takes, and a TLS
-    # record carries 16. Not public: where it has another name, this changes nothing.
+    # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a
+    # bot takes, and a TLS record carries 16. Not public: where it has another name, this changes
+    # nothing.
     sslproto.SSLProtocol.max_size = 16 * 1024
 
 
 def tidy_memory() -> None:
-    """Free what is no longer needed, and leave the rest out of the garbage collector's later rounds."""
+    """Free what is no longer needed, and leave the rest out of the garbage collector's rounds."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-# --- Logging ---------------------------------------------------------------------------------------------------------
-def write_without_tokens(write: Callable[[str], int], text: str) -> int:
+# --- Logging -----------------------------------------------------------------------------------
+
+
+def hide_tokens(text: str) -> str:
     for token, name in names.items():
         text = text.replace(token, f"[token of {name}]")
-    return write(text)
+    return text
 
 
-FAILED_CONNECTION = (
-    "Attempting a reconnect",
-    "Failed to connect",
-)  # of discord.client and discord.shard
+def write_without_tokens(write: Callable[[str], int], text: str) -> int:
+    return write(hide_tokens(text))
+
+
+class JournalFormatter(logging.Formatter):
+    """Begins each line with its priority: https://man7.org/linux/man-pages/man3/sd-daemon.3.html"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
+        return priority + super().format(record).replace("\n", "\n" + priority)
+
+
+FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and .shard
 
 
 def name_the_bot(record: logging.LogRecord) -> bool:
     """A log filter that puts the bot's name before the message."""
-    # discord.py's keep-alive threads run in no context, but have the gateway connection, which has the token.
+    # discord.py's keep-alive threads run in no context, but have the connection, with the token.
     keep_alive = getattr(threading.current_thread(), "ws", None)
-    name = names.get(running_token.get() or getattr(keep_alive, "token", ""))
-    if record.exc_info and str(record.msg).startswith(
-        FAILED_CONNECTION
-    ):  # not a traceback for each of them
-        why = repr(record.exc_info[1]).replace("%", "%%")
-        record.msg, record.exc_info = f"{record.msg} ({why})", None
+    token = running_token.get() or getattr(keep_alive, "token", "")
+    name = names.get(token)
+    if record.exc_info and str(record.msg).startswith(FAILED_CONNECTION):
+        reason = repr(record.exc_info[1]).replace("%", "%%")
+        record.msg = f"{record.msg} ({reason})"
+        record.exc_info = None  # not a traceback for each of them
+    if name and record.args:
+        name = name.replace("%", "%%")
     if name:
-        record.msg = f"[{name.replace('%', '%%') if record.args else name}] {record.msg}"
+        record.msg = f"[{name}] {record.msg}"
     return True
 
 
 def set_up_logging(level: str) -> None:
-    """Log to stderr as discord.py does, in colour where the terminal has it. Keep tokens out of all that is printed."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.write = functools.partial(write_without_tokens, stream.write)
-    handler = logging.StreamHandler()
-    handler.addFilter(name_the_bot)
-    plain = logging.Formatter(
-        "[{asctime}] [{levelname:<8}] {name}: {message}", "%Y-%m-%d %H:%M:%S", "{"
-    )
-    formatter = (
-        discord.utils.MISSING if os.isatty(2) else plain
-    )  # else a container has colours in its files
-    discord.utils.setup_logging(
-        handler=handler, formatter=formatter, level=logging.getLevelName(level.upper())
-    )
-    # At every start discord.py warns of packages that only voice needs. Without them, voice says so when it is used.
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
-
-
-# --- The command line ------------------------------------------------------------------------------------------------
-def main(argv: list[str] | None = None) -> int:
+    """Log to stderr as discord.py does. Keep tokens out of all that is printed."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every code page has every character
-    variables = "\n".join(
-        f"  DISCORD_BOT_{template:<16}{text}" for template, (_, _, text) in SETTINGS.items()
-    )
+            stream.reconfigure(errors="backslashreplace")  # not every code page has all characters
+        if stream:
+            stream.write = functools.partial(write_without_tokens, stream.write)  # type: ignore[method-assign]
+    handler = logging.StreamHandler()
+    handler.addFilter(name_the_bot)
+    formatter = discord.utils.MISSING  # discord.py's own, in colour
+    if not os.isatty(2):  # else a container has colours in its files
+        line = "[{asctime}] [{levelname:<8}] {name}: {message}"
+        formatter = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
+    with contextlib.suppress(OSError):  # stderr may be closed
+        status = os.fstat(2)
+        if os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+            formatter = JournalFormatter("[{levelname:<8}] {name}: {message}", style="{")
+    number = logging.getLevelName(level.upper())
+    discord.utils.setup_logging(handler=handler, formatter=formatter, level=number)
+    # At every start discord.py warns of packages that only voice needs. Without them, voice says so
+    # when it is used.
+    discord.VoiceClient.warn_nacl = False
+    discord.VoiceClient.warn_dave = False
+
+
+# --- The command line --------------------------------------------------------------------------
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    rows = [f"  {PREFIX}{key:<16}{words}" for key, (_, _, words) in SETTINGS.items()]
+    head = "variables of the env file and of the process environment, which wins:"
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=f"variables of the env file and of the process environment, which wins:\n{variables}",
+        epilog="\n".join([head, *rows]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    option = parser.add_argument
+    option("--env-file", metavar="PATH", type=Path, help="default: .env here, or beside the script")
+    option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
+    option("--check", action="store_true", help="say whether every bot is all right, and exit")
+    option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
-    levels = ("debug", "info", "warning", "error", "critical")
-    parser.add_argument(
-        "--env-file",
-        metavar="PATH",
-        type=Path,
-        help="default: .env here, or else beside the script",
-    )
-    parser.add_argument(
-        "--only",
-        metavar="1-10,music",
-        help="run just these bots: numbers, ranges of numbers, names",
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="say whether every bot is all right, and exit"
-    )
-    parser.add_argument(
-        "--sync-commands", action="store_true", help="upload the bots' slash commands, and exit"
-    )
-    parser.add_argument(
-        "--no-watch", action="store_true", help=f"read the env file again only {at_sighup}"
-    )
-    parser.add_argument(
-        "--log-level", default="info", type=str.lower, choices=levels, help="default: info"
-    )
-    version = f"run_bots {__version__}, discord.py {discord.__version__}"
-    parser.add_argument("--version", action="version", version=version)
-    arguments = parser.parse_args(argv)
+    option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
+    status = os.environ.pop("DISCORD_BOT_STATUS", "")
+    words = "a page there says how each bot is; HOST: 127.0.0.1 if left out"
+    option("--status", metavar="[HOST:]PORT", default=status, help=words)
+    option("--log-level", default="info", type=str.lower, choices=LEVELS, help="default: info")
+    option("--version", action="version", version=VERSIONS)
+    return parser.parse_args(argv)
+
+
+def find_env_file(named: Path | None) -> Path | None:
+    """The env file; none where all is in the environment. Raises `SettingsError`."""
+    candidates = [named] if named else [Path(".env"), Path(__file__).with_name(".env")]
+    for path in candidates:
+        if path.is_file():
+            return path
+    if named:
+        raise SettingsError(f"There is no file {named}. Check --env-file.")
+    return None
+
+
+def run_loop(work: Coroutine[Any, Any, int], runner: Runner) -> int:
+    with asyncio.Runner() as loop_runner:
+        loop = loop_runner.get_loop()
+        task = loop.create_task(work)
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except SystemExit as error:  # of one bot's code, and no reason to end the others
+                runner.close_bot_of(error)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     set_up_logging(arguments.log_level)
-    sys.path[:0] = [
-        str(Path.cwd()),
-        str(Path(__file__).resolve().parent),
-    ]  # where extensions are found
+    # Where extensions are found:
+    sys.path[:0] = [str(Path.cwd()), str(Path(__file__).resolve().parent)]
     try:
-        candidates = (
-            [arguments.env_file]
-            if arguments.env_file
-            else [Path(".env"), Path(__file__).with_name(".env")]
-        )
-        env_file = next(filter(os.path.isfile, candidates), None)
-        if arguments.env_file and not env_file:
-            raise SettingsError(f"There is no file {arguments.env_file}. Check --env-file.")
+        env_file = find_env_file(arguments.env_file)
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
         log.info("%s bots from %s", len(bots), env_file or "the environment")
         save_memory()
         atexit.register(flush_output)  # while end_now can still end a flush that nobody reads
-        with asyncio.Runner() as loop_runner:
-            loop = loop_runner.get_loop()
-            if arguments.check or arguments.sync_commands:
-                work = visit_all(bots, sync=not arguments.check)
-            else:
-                work = runner.run(bots, not arguments.no_watch, Signals())
-            task = loop.create_task(work)
-            while True:
-                try:
-                    return loop.run_until_complete(task)
-                except (
-                    SystemExit
-                ) as error:  # of some task of one bot, and no reason to end the others
-                    runner.close_bot_of(error)
+        if arguments.check or arguments.sync_commands:
+            work = visit_all(bots, sync=not arguments.check)
+        else:
+            watch = not arguments.no_watch
+            work = runner.run(bots, Signals(), watch=watch, status=arguments.status)
+        return run_loop(work, runner)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON

@@ -20,9 +20,10 @@ import pytest
 from .local_discord import Account, LocalDiscord, signals
 
 SCRIPT = Path(__file__).parent.parent / "run_bots.py"
-# What Python and aiohttp print when something was not closed or not awaited, and what no user should see.
+# What Python and aiohttp print when something was not closed or not awaited, and what no user
+# should see.
 STRAY = re.compile(
-    r"Traceback|Unclosed|never awaited|Task was destroyed|never retrieved|Exception ignored|Error in"
+    "Traceback|Unclosed|never awaited|Task was destroyed|never retrieved|Exception ignored|Error in"
 )
 
 EXTENSION = """
@@ -180,9 +181,9 @@ class Program:
             and all(r.done() for r in self._readers)
         )
 
-    def send(self, what: int | str = signal.SIGTERM) -> None:
+    def send(self, number: int | str = signal.SIGTERM) -> None:
         assert self.process is not None
-        signals.send(self.process, what)
+        signals.send(self.process, number)
 
     async def end(self, timeout: float = 20) -> int:
         """Wait for the end. Returns the exit code."""

@@ -1,4 +1,4 @@
-"""Every bot its own behaviour: extensions, prefixes, intents; --only, --check and --sync-commands."""
+"""Every bot its own extensions, prefixes and intents; and --only, --check and --sync-commands."""
 
 from __future__ import annotations
 
@@ -49,9 +49,8 @@ async def test_each_bot_has_its_own_copy_of_its_extensions_and_its_own_prefix(
     await discord.say("?hello")
     await until(lambda: contents(two) == ["Hello number 1"])
     assert await program.stop() == 0
-    assert (
-        contents(one) == contents(two) == contents(plain)
-    )  # the third has the extension too: its own is empty
+    # The third has the extension too: its own is empty.
+    assert contents(one) == contents(two) == contents(plain)
     program.assert_clean()
 
 

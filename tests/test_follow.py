@@ -172,9 +172,8 @@ async def test_a_file_that_is_replaced_is_followed(program: Program, discord: Lo
         before = (program.folder / ".env").stat()
         program.write_env(*bots)
         (program.folder / ".env").rename(program.folder / "new")
-        os.utime(
-            program.folder / "new", ns=(before.st_atime_ns, before.st_mtime_ns)
-        )  # as a sync tool may do
+        # A sync tool may leave the times as they were.
+        os.utime(program.folder / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
         (program.folder / "new").rename(program.folder / ".env")
         await until(lambda bots=bots: two.ready == (two in bots))
     assert untouched(one)

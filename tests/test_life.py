@@ -225,7 +225,7 @@ async def test_a_gateway_without_an_answer_is_given_up_and_tried_again(
     program.change_script("CONNECT_TIMEOUT = 30", "CONNECT_TIMEOUT = 1")
     program.write_env(discord.add_bot("bot"))
     await program.start()
-    await program.logged("reconnects: Discord does not answer")
+    await program.logged("Discord does not answer")
     await program.logged("ready as bot")
     await program.logged("1 of 1 bots are ready")
     assert await program.stop() == 0
@@ -265,7 +265,8 @@ async def test_discord_asks_to_reconnect_and_the_bot_resumes(
 async def test_a_gateway_that_stops_answering_heartbeats_is_left_and_resumed(
     program: Program, discord: LocalDiscord
 ) -> None:
-    # discord.py gives up after 60 s without a word from the gateway, so the word is that the bot reconnects.
+    # discord.py gives up after 60 s without a word from the gateway, so the word is that the bot
+    # reconnects.
     discord.heartbeat_interval_ms = 200
     bot = discord.add_bot("bot")
     program.write_env(bot)
@@ -376,9 +377,8 @@ async def test_the_summary_says_what_the_others_lack(
     bots[2].fail("GET /users/@me", faults.status(503))
     program.write_env(*bots)
     await program.start()
-    await program.logged("1 of 3 bots are ready")
-    await program.logged("reconnects: Discord answers with status 503")
-    await program.logged("off is stopped since ")
+    await program.logged("1 of 3 bots are ready. Not ready: off (stopped since ")
+    await program.logged(": Discord answers with status 503)")
     assert await program.stop() == 0
 
 
@@ -391,7 +391,7 @@ async def test_the_summary_waits_only_for_so_long_and_comes_once(
     program.change_script("SETTLE_TIMEOUT = 30", "SETTLE_TIMEOUT = 2")
     program.write_env(good, slow, away)
     await program.start()
-    await program.logged("slow is starting since ")
+    await program.logged("slow (starting since ")
     await asyncio.sleep(2)
     assert program.stderr.count("1 of 3 bots are ready") == 1
     assert await program.stop() == 0

@@ -33,7 +33,8 @@ async def test_no_tight_loop_where(name: str, program: Program, discord: LocalDi
     await program.start()
     await until(lambda: discord.opened > opened)
     await asyncio.sleep(4)
-    # Waits of at most 1, 2 and 4 s come between these on average half as long; without them there are thousands.
+    # Waits of at most 1, 2 and 4 s come between these, on average half as long. Without them there
+    # are thousands.
     assert discord.opened - opened < 15
     assert len(bot.identifies) < 10
     assert len(other.identifies) <= 1

@@ -1,4 +1,7 @@
-"""What a bot comes back from, and with what: outages, refused sessions, a setup that the world keeps from working."""
+"""What a bot comes back from, and with what.
+
+There are outages, refused sessions, and a setup that the world keeps from working.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ PLAIN = """
                 self.count += 1
                 await message.channel.send(f"number {self.count}")
     """
-CLIENT = "self._live(Bot(self.settings))"
+CLIENT = "client = make_client(self.settings)"
 SHORT_WAITS = (
     ("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"),
     ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"),
@@ -45,7 +48,7 @@ SHORT_WAITS = (
 
 def use_plain_client(program: Program) -> None:
     write(program, "plain.py", PLAIN)
-    program.change_script(CLIENT, "self._live(__import__('plain').Plain(self.settings))")
+    program.change_script(CLIENT, "client = __import__('plain').Plain(self.settings)")
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
@@ -218,33 +221,6 @@ async def test_a_page_in_the_place_of_the_gateway_is_called_that(
     await program.start()
     await program.logged("The answer is not from Discord")
     await program.logged("ready as bot")
-    assert await program.stop() == 0
-
-
-@needs_posix_signals
-async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
-    program: Program, discord: LocalDiscord
-) -> None:
-    bot = discord.add_bot("bot")
-    program.change_script("NETWORK_DELAY = 25", "NETWORK_DELAY = 1")
-    program.write_env(bot)
-    await program.start()
-    await program.logged("ready as bot")
-    await discord.stop()
-    await program.logged("The gateway connection was lost")
-    (line,) = [
-        line for line in program.lines_of("bot") if "The gateway connection was lost" in line
-    ]
-    went_away = line[1:20]
-    await program.logged("Discord cannot be reached", times=4)
-    program.send(signal.SIGUSR1)
-    await program.logged("bot is retrying since ")
-    (line,) = [line for line in program.stderr.splitlines() if "bot is retrying since" in line]
-    assert f"since {went_away}" in line
-    await discord.start()
-    await program.logged("ready as bot", times=2)
-    program.send(signal.SIGUSR1)
-    await program.logged(", 1 reconnects")
     assert await program.stop() == 0
 
 

@@ -14,7 +14,7 @@ Rule = Callable[["Days"], None]
 
 
 class Days:
-    """A bot's connections, the process that it is in, and Discord's count of its IDENTIFYs, hour after hour."""
+    """A bot's connections, its process, and Discord's count of its IDENTIFYs, hour after hour."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -47,7 +47,10 @@ class Days:
             self.used = 0
 
     def connect(self, *, resumes: bool = True) -> None:
-        """Wait as the pace says, and connect: by a RESUME if there is a session that Discord still knows."""
+        """Wait as the pace says, and connect.
+
+        It is a RESUME if there is a session that Discord still knows.
+        """
         self.pace.has_session = self.has_session
         self.wait()
         self.pace.reached()

@@ -1,4 +1,4 @@
-"""`python -m tests.local_discord`, as a newcomer uses it, and as somebody who writes an extension."""
+"""`python -m tests.local_discord`, for a newcomer and for somebody who writes an extension."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Tour(commands.Cog):
 
     @commands.command()
     async def show(self, ctx):
-        embed = discord.Embed(title="Weather", description="Sunny").add_field(name="Wind", value="3 km/h")
+        embed = discord.Embed(title="Weather", description="Sunny")
+        embed.add_field(name="Wind", value="3 km/h")
         await ctx.send(embed=embed, file=discord.File(io.BytesIO(b"four"), "cat.png"))
 
     @commands.command()
@@ -122,7 +123,8 @@ class Slash(commands.Cog):
         where: discord.TextChannel = None,
         colour: Literal["red", "blue"] = "red",
     ):
-        await interaction.response.send_message(f"{text}, {count}, {share}, {loud}, {who}, {where}, {colour}")
+        options = [text, count, share, loud, who, where, colour]
+        await interaction.response.send_message(", ".join(map(str, options)))
 
     @app_commands.command(description="An answer for one")
     async def secret(self, interaction):
@@ -184,7 +186,8 @@ def type_in(folder: Path, *lines: str, **settings: str) -> tuple[list[str], str]
 def write_tour(folder: Path, code: str) -> None:
     (folder / "tour.py").write_text(code, encoding="utf-8")
     (folder / ".env").write_text(
-        "DISCORD_BOT_NAME1=music\nDISCORD_BOT_EXTENSIONS1=tour\nDISCORD_BOT_INTENTS1=all\nDISCORD_BOT_NAME2=dice\n"
+        "DISCORD_BOT_NAME1=music\nDISCORD_BOT_EXTENSIONS1=tour\nDISCORD_BOT_INTENTS1=all\n"
+        "DISCORD_BOT_NAME2=dice\n"
     )
 
 
@@ -329,7 +332,8 @@ def test_a_person_can_react_press_a_button_edit_reply_and_write_direct_messages(
     assert "Give the emoji itself, such as: --react 👍" in stderr
     assert 'Alex deletes Alex\'s "two"' in stderr
     assert re.search(
-        r"There is no button \[later\] .* These are there: \[👍 Yes\] \[Later \(off\)\] \[A \| B \| C\]",
+        r"There is no button \[later\] .* "
+        r"These are there: \[👍 Yes\] \[Later \(off\)\] \[A \| B \| C\]",
         stderr,
     )
     assert re.search(r"There is no button \[yes\] .* There is none at all\.", stderr)

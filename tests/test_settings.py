@@ -131,7 +131,9 @@ async def test_a_token_file_without_one_token_is_refused(data: bytes, program: P
 async def test_other_variables_reach_the_process_environment_and_tokens_do_not(
     program: Program, discord: LocalDiscord
 ) -> None:
-    program.write_env(discord.add_bot("bot"), extra="WEATHER_KEY=a$b${c}\nFROM_BOTH=file\n")
+    program.write_env(
+        discord.add_bot("bot"), extra="CITY=Rome\nWEATHER_KEY=a$b${CITY}\nFROM_BOTH=file\n"
+    )
     program.environment["FROM_BOTH"] = "process"
     program.extend(
         """
@@ -143,7 +145,7 @@ async def test_other_variables_reach_the_process_environment_and_tokens_do_not(
     await program.start()
     await program.logged("ready as bot")
     assert await program.stop() == 0
-    assert "a$b${c} process" in program.stderr
+    assert "a$bRome process" in program.stderr
     assert "tokens: []" in program.stderr
 
 

@@ -557,7 +557,8 @@ async def test_exit_in_a_handler_ends_that_bot_alone(
     program.assert_clean()
 
 
-# A terminal window: a command in a session of its own, on a pseudo-terminal that is gone when this ends.
+# A terminal window: a command in a session of its own, on a pseudo-terminal that is gone when this
+# ends.
 WINDOW = """
 import os, pty, sys, time
 if pty.fork()[0] == 0:

@@ -187,7 +187,8 @@ class Day:
         self.starts.append(clock.monotonic())
         self.runner = run_bots.Runner(self.env_file, None)
         settings = self.runner.read()
-        running = self.runner.run(settings, True, NoSignals())  # type: ignore[arg-type]
+        signals: Any = NoSignals()
+        running = self.runner.run(settings, signals, watch=True, status="")
         self._program = asyncio.create_task(running)
 
     async def stop(self) -> None:

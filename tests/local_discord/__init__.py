@@ -1,4 +1,6 @@
-"""A Discord of our own: REST API and gateway version 10 on a local port, made to fail in the ways Discord does.
+"""A Discord of our own on a local port, made to fail in the ways Discord does.
+
+It has the REST API and the gateway, both in version 10.
 
     async with LocalDiscord() as discord:
         account = discord.add_bot("music")
@@ -34,10 +36,11 @@ from .interactions import (
 from .rest import Rest
 from .world import (
     EVERYONE,
-    INTENTS,
+    MEMBER,
     Account,
     Faults,
     Guild,
+    Json,
     User,
     emoji_payload,
     member_payload,
@@ -47,8 +50,25 @@ from .world import (
 __all__ = ["Account", "Connection", "Guild", "Interaction", "LocalDiscord", "User", "faults"]
 
 
+# What all messages have besides. Those that reply to another have the type 19.
+MESSAGE: Json = {
+    "edited_timestamp": None,
+    "tts": False,
+    "mention_everyone": False,
+    "mention_roles": [],
+    "pinned": False,
+    "type": 0,
+}
+REPLY = 19
+Reactions = dict[str, list[User]]  # who has put it there, by the emoji
+DirectMessages = tuple[Account, User]
+
+
 class LocalDiscord(Faults):
-    """The server. `round_trip` is the time, in seconds, that each exchange takes beyond the machine's own."""
+    """The server.
+
+    `round_trip` is the time, in seconds, that each exchange takes beyond the machine's own.
+    """
 
     def __init__(self, *, round_trip: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
@@ -63,15 +83,15 @@ class LocalDiscord(Faults):
         self.deaf = False  # answers nothing at the gateway any more, not even a close
         self.requests: list[str] = []
         self.rest_connections: set[Any] = set()  # over which requests came, so far
-        self.invalid_requests = (
-            0  # answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes
-        )
-        self.messages: dict[str, dict[str, Any]] = {}  # by id, the oldest first
-        self.reactions: dict[str, dict[str, list[User]]] = {}  # by the message's id and the emoji
-        self.direct: dict[int, tuple[Account, User]] = {}  # the channels of direct messages
+        # Answered with 401, 403 or 429: Discord allows 10,000 in 10 minutes.
+        self.invalid_requests = 0
+        self.messages: dict[str, Json] = {}  # by id, the oldest first
+        self.reactions: dict[str, Reactions] = {}  # by the message's id
+        self.direct: dict[int, DirectMessages] = {}  # by the channel
         self.interactions: dict[str, Interaction] = {}  # by token
-        # Called with every event of a channel, its data, and whoever did it. A look-on, for a person's interface.
-        self.on_event: Callable[[str, dict[str, Any], User], None] = lambda event, data, actor: None
+        # Called with every event of a channel, its data, and whoever did it: for the interface of
+        # a person who looks on.
+        self.on_event: Callable[[str, Json, User], None] = lambda event, data, actor: None
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -90,15 +110,17 @@ class LocalDiscord(Faults):
         app = web.Application(client_max_size=FILE_SIZE_LIMIT)
         Rest(self).add_routes(app)
         app.router.add_get("/", self._gateway)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls, backlog=1024)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = runner
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls, backlog=1024)
         await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        _, self.port = runner.addresses[0]
 
     async def _gateway(self, request: web.Request) -> web.StreamResponse:
         action = self.next_action("upgrade")
-        if action is not None and (response := await action(request)) is not None:
+        response = None if action is None else await action(request)
+        if response is not None:
             self.count_invalid(response.status)
             return response  # type: ignore[no-any-return]
         try:
@@ -132,29 +154,26 @@ class LocalDiscord(Faults):
         self, name: str, token: str = "", guilds: list[Guild] | None = None, **settings: Any
     ) -> Account:
         """A new bot, in the one server that there is unless told otherwise."""
-        guilds = [self.guild] if guilds is None else guilds
-        user = User(name, bot=True)
-        account = Account(user=user, token=token, guilds=guilds, owner=self.people[0], **settings)
+        if guilds is None:
+            guilds = [self.guild]
+        user, owner = User(name, bot=True), self.people[0]
+        account = Account(user=user, token=token, guilds=guilds, owner=owner, **settings)
         self.accounts[account.token] = account
         return account
 
     @property
     def users(self) -> list[User]:
-        return [*self.people, *(account.user for account in self.accounts.values())]
+        bots = [account.user for account in self.accounts.values()]
+        return self.people + bots
 
     async def join(self, person: User) -> None:
         """Another person comes into the server."""
         self.people.append(person)
+        data = member_payload(person) | {"guild_id": str(self.guild.id)}
         for connection in list(self.connections):
             session = connection.session
-            if (
-                session is not None
-                and session.intents & INTENTS["members"]
-                and session.has_guild(self.guild.id)
-            ):
-                await session.dispatch(
-                    "GUILD_MEMBER_ADD", member_payload(person) | {"guild_id": str(self.guild.id)}
-                )
+            if session is not None and session.gets("members", self.guild.id):
+                await session.dispatch("GUILD_MEMBER_ADD", data)
 
     def members(self, guild: Guild) -> list[Account]:
         return [account for account in self.accounts.values() if guild in account.guilds]
@@ -181,116 +200,94 @@ class LocalDiscord(Faults):
         self.direct[channel_id] = account, person
         return channel_id
 
-    def channel(self, channel_id: int) -> dict[str, Any] | None:
+    def channel(self, channel_id: int) -> Json | None:
         """A channel object."""
         if channel_id in self.direct:
             _, person = self.direct[channel_id]
-            return {
-                "id": str(channel_id),
-                "type": 1,
-                "recipients": [person.payload()],
-                "last_message_id": None,
-            }
+            about = {"id": str(channel_id), "type": 1, "last_message_id": None}
+            return about | {"recipients": [person.payload()]}
         guild = self.guild_of(channel_id)
         return None if guild is None else guild.channel()
 
-    async def publish(
-        self, event: str, data: dict[str, Any], actor: User, nonce: Any = None
-    ) -> None:
-        """Send an event of a channel to every bot that hears it. `on_event` gets it too, with whoever did it."""
+    async def publish(self, event: str, data: Json, actor: User, nonce: Any = None) -> None:
+        """Send an event of a channel to every bot that hears it.
+
+        `on_event` gets it too, with whoever did it.
+        """
         self.on_event(event, data, actor)
         if data.get("flags", 0) & EPHEMERAL:
             return
+        channel_id = int(data["channel_id"])
         for session in self._sessions():
-            if not session.hears(event, int(data["channel_id"]), self.direct):
-                continue
-            bot_id = str(session.account.user.id)
-            own = nonce is not None and actor == session.account.user
-            seen = data | {"nonce": nonce} if own else data
-            if (
-                "content" in data
-                and "guild_id" in data
-                and not session.intents & INTENTS["message_content"]
-            ):
-                # Without the Message Content intent the text of others' messages in servers is empty.
-                concerned = data["author"], *data["mentions"]
-                if bot_id not in [user["id"] for user in concerned]:
-                    seen = seen | {"content": "", "embeds": [], "components": [], "attachments": []}
-            await session.dispatch(event, seen)
+            if session.hears(event, channel_id, self.direct):
+                seen = session.as_seen(data)
+                if nonce is not None and actor == session.account.user:
+                    seen = seen | {"nonce": nonce}
+                await session.dispatch(event, seen)
 
     def _sessions(self) -> list[Session]:
-        """Every session that goes on. A bot that is not connected now gets what it missed at its RESUME."""
-        sessions = []
+        """Every session that goes on.
+
+        A bot that is not connected now gets what it missed at its RESUME.
+        """
+        sessions: list[Session] = []
         for account in self.accounts.values():
-            sessions += [
-                session
-                for session in account.sessions.values()
-                if session.is_ready and not session.ended
-            ]
-        return sessions
+            sessions += account.sessions.values()
+        return [session for session in sessions if session.is_ready and not session.ended]
 
     # --- messages
 
-    def message(
-        self, channel_id: int, author: User, body: dict[str, Any], files: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    def messages_in(self, channel_id: int) -> list[Json]:
+        """The messages of a channel, the oldest first."""
+        messages = self.messages.values()
+        return [message for message in messages if message["channel_id"] == str(channel_id)]
+
+    def message(self, channel_id: int, author: User, body: Json, files: list[Json]) -> Json:
         """A message object."""
-        content = body.get("content") or ""
+        message: Json = {"id": str(snowflake()), "channel_id": str(channel_id), **MESSAGE}
+        message["author"] = author.payload()
+        message["timestamp"] = now()
+        message["content"] = body.get("content") or ""
+        message["mentions"] = self._mentions(message["content"])
+        message["attachments"] = files
+        message["embeds"] = body.get("embeds", [])
+        message["components"] = body.get("components", [])
+        message["flags"] = body.get("flags", 0)
         guild = self.guild_of(channel_id)
-        message = {
-            "id": str(snowflake()),
-            "channel_id": str(channel_id),
-            "author": author.payload(),
-            "content": content,
-            "timestamp": now(),
-            "edited_timestamp": None,
-            "tts": False,
-            "mention_everyone": False,
-            "mentions": self._mentions(content),
-            "mention_roles": [],
-            "attachments": files,
-            "embeds": body.get("embeds", []),
-            "components": body.get("components", []),
-            "pinned": False,
-            "type": 0,
-            "flags": body.get("flags", 0),
-        }
         if guild is not None:
             message["guild_id"] = str(guild.id)
-            message["member"] = {
-                key: value for key, value in member_payload(author).items() if key != "user"
-            }
+            message["member"] = MEMBER
         if "message_reference" in body:
-            original = self.messages.get(str(body["message_reference"]["message_id"]))
-            reference = {"type": 0, "channel_id": str(channel_id), **body["message_reference"]}
-            message |= {"type": 19, "message_reference": reference, "referenced_message": original}
-            pings = body.get("allowed_mentions", {"replied_user": True}).get("replied_user")
-            if (
-                original
-                and pings
-                and original["author"]["id"] not in [user["id"] for user in message["mentions"]]
-            ):
-                message["mentions"] += self._mentions(f"<@{original['author']['id']}>")
+            self._make_reply(message, body)
         return message
 
-    def _mentions(self, content: str) -> list[dict[str, Any]]:
+    def _make_reply(self, message: Json, body: Json) -> None:
+        """Refer to the message that this one replies to, and mention its author."""
+        reference = body["message_reference"]
+        original = self.messages.get(str(reference["message_id"]))
+        message["type"] = REPLY
+        here = {"type": 0, "channel_id": message["channel_id"]}
+        message["message_reference"] = here | reference
+        message["referenced_message"] = original
+        allowed = body.get("allowed_mentions", {"replied_user": True})
+        if original and allowed.get("replied_user"):
+            author_id = original["author"]["id"]
+            mentioned = [user["id"] for user in message["mentions"]]
+            if author_id not in mentioned:
+                message["mentions"] += self._mentions(f"<@{author_id}>")
+
+    def _mentions(self, content: str) -> list[Json]:
         found = [user for user in self.users if user.mention in content]
-        members = [
-            {key: value for key, value in member_payload(user).items() if key != "user"}
-            for user in found
-        ]
-        return [
-            user.payload() | {"member": member} for user, member in zip(found, members, strict=True)
-        ]
+        return [user.payload() | {"member": MEMBER} for user in found]
 
     async def post(
         self,
         channel_id: int,
         author: User,
-        body: dict[str, Any],
-        files: list[dict[str, Any]] | None = None,
+        body: Json,
+        files: list[Json] | None = None,
         interaction: Interaction | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """Write a message."""
         message = self.message(channel_id, author, body, files or [])
         if interaction is not None:
@@ -300,46 +297,42 @@ class LocalDiscord(Faults):
         return message
 
     async def edit(
-        self,
-        message: dict[str, Any],
-        author: User,
-        body: dict[str, Any],
-        files: list[dict[str, Any]] | None = None,
-    ) -> dict[str, Any]:
+        self, message: Json, author: User, body: Json, files: list[Json] | None = None
+    ) -> Json:
         """Change a message: what the body names, and nothing else."""
-        first_answer = message["flags"] & LOADING
         if "content" in body:
             message["content"] = body["content"] or ""
             message["mentions"] = self._mentions(message["content"])
         for name in ("embeds", "components"):
             if name in body:
                 message[name] = body[name] or []
-        if files or "attachments" in body:
-            kept = [file["id"] for file in body.get("attachments") or []]
-            message["attachments"] = [
-                file for file in message["attachments"] if file["id"] in kept
-            ] + (files or [])
-        if first_answer:
+        self._edit_attachments(message, body, files or [])
+        if message["flags"] & LOADING:  # it becomes the answer that was announced
             message["flags"] = message["flags"] & ~LOADING | body.get("flags", 0)
         else:
             message["edited_timestamp"] = now()
         await self.publish("MESSAGE_UPDATE", message, author)
         return message
 
-    async def delete(
-        self, messages: list[dict[str, Any]], author: User, *, bulk: bool = False
-    ) -> None:
+    def _edit_attachments(self, message: Json, body: Json, files: list[Json]) -> None:
+        if not files and "attachments" not in body:
+            return
+        named = [file["id"] for file in body.get("attachments") or []]
+        kept = [file for file in message["attachments"] if file["id"] in named]
+        message["attachments"] = kept + files
+
+    async def delete(self, messages: list[Json], author: User, *, bulk: bool = False) -> None:
         """Delete messages, which are all in one channel."""
-        place = {key: messages[0][key] for key in ("channel_id", "guild_id") if key in messages[0]}
+        ids = [message["id"] for message in messages]
         if bulk:
-            await self.publish(
-                "MESSAGE_DELETE_BULK", place | {"ids": [it["id"] for it in messages]}, author
-            )
+            data = place_of(messages[0])
+            data["ids"] = ids
+            await self.publish("MESSAGE_DELETE_BULK", data, author)
         else:
-            flags = {"flags": messages[0]["flags"]}
-            await self.publish("MESSAGE_DELETE", place | flags | {"id": messages[0]["id"]}, author)
-        for message in messages:
-            self.messages.pop(message["id"], None)
+            data = place_of(messages[0]) | pick(messages[0], "id", "flags")
+            await self.publish("MESSAGE_DELETE", data, author)
+        for message_id in ids:
+            self.messages.pop(message_id, None)
 
     async def say(
         self,
@@ -347,45 +340,44 @@ class LocalDiscord(Faults):
         author: User | None = None,
         channel_id: int | None = None,
         reply_to: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """A person's message, which goes to every bot that hears it."""
-        body: dict[str, Any] = {"content": content}
+        author = author or self.people[0]
+        body: Json = {"content": content}
         if reply_to is not None:
             body["message_reference"] = {"message_id": reply_to}
-        return await self.post(channel_id or self.guild.channel_id, author or self.people[0], body)
+        return await self.post(channel_id or self.guild.channel_id, author, body)
+
+    # --- reactions
 
     async def react(
-        self, message: dict[str, Any], emoji: str, user: User, *, take_away: bool = False
+        self, message: Json, emoji: str, user: User, *, take_away: bool = False
     ) -> None:
         """Put a reaction on a message, or take it away."""
-        users = self.reactions.setdefault(message["id"], {}).setdefault(emoji, [])
+        reactions = self.reactions.setdefault(message["id"], {})
+        users = reactions.setdefault(emoji, [])
         if (user in users) != take_away:
             return
-        (users.remove if take_away else users.append)(user)
-        if not users:
-            del self.reactions[message["id"]][emoji]
-        data = {
-            "message_id": message["id"],
-            "user_id": str(user.id),
-            "emoji": emoji_payload(emoji),
-            "burst": False,
-        }
-        data |= {"type": 0} | {
-            key: message[key] for key in ("channel_id", "guild_id") if key in message
-        }
-        if not take_away:
-            data["message_author_id"] = message["author"]["id"]
-            if "guild_id" in message:
-                data["member"] = member_payload(user)
-        await self.publish(f"MESSAGE_REACTION_{'REMOVE' if take_away else 'ADD'}", data, user)
+        data = place_of(message) | {"message_id": message["id"], "burst": False, "type": 0}
+        data["user_id"] = str(user.id)
+        data["emoji"] = emoji_payload(emoji)
+        if take_away:
+            users.remove(user)
+            if not users:
+                del reactions[emoji]
+            await self.publish("MESSAGE_REACTION_REMOVE", data, user)
+            return
+        users.append(user)
+        data["message_author_id"] = message["author"]["id"]
+        if "guild_id" in message:
+            data["member"] = member_payload(user)
+        await self.publish("MESSAGE_REACTION_ADD", data, user)
 
-    async def clear_reactions(self, message: dict[str, Any], user: User) -> None:
+    async def clear_reactions(self, message: Json, user: User) -> None:
         """Take every reaction away from a message."""
         self.reactions.pop(message["id"], None)
-        place = {key: message[key] for key in ("channel_id", "guild_id") if key in message}
-        await self.publish(
-            "MESSAGE_REACTION_REMOVE_ALL", place | {"message_id": message["id"]}, user
-        )
+        data = place_of(message) | {"message_id": message["id"]}
+        await self.publish("MESSAGE_REACTION_REMOVE_ALL", data, user)
 
     # --- slash commands and buttons
 
@@ -395,51 +387,41 @@ class LocalDiscord(Faults):
         command: str,
         author: User | None = None,
         *,
-        options: list[dict[str, Any]] | None = None,
+        options: list[Json] | None = None,
         channel_id: int | None = None,
     ) -> Interaction:
         """A person calls a bot's slash command."""
-        known = next(
-            (it for it in account.commands if it["name"] == command), {"id": str(snowflake())}
-        )
-        options = options or []
-        data = {
-            "id": known["id"],
-            "name": command,
-            "type": 1,
-            "options": options,
-            "resolved": self._resolved(options),
-        }
-        if "guild_id" in known:
-            data["guild_id"] = known["guild_id"]
+        author = author or self.people[0]
         channel_id = channel_id or self.guild.channel_id
-        return await self._interact(
-            Interaction(account, author or self.people[0], channel_id, COMMAND, data)
-        )
+        options = options or []
+        data: Json = {"name": command, "type": 1, "options": options}
+        data["resolved"] = self._resolved(options)
+        data["id"] = str(snowflake())
+        for uploaded in account.commands:
+            if uploaded["name"] == command:
+                data |= pick(uploaded, "id", "guild_id")
+                break
+        return await self._interact(Interaction(account, author, channel_id, COMMAND, data))
 
     async def click(
-        self, message: dict[str, Any], component: dict[str, Any], values: list[str], author: User
+        self, message: Json, component: Json, values: list[str], author: User
     ) -> Interaction:
         """A person presses a button under a message, or chooses from a menu."""
-        account = next(
-            it for it in self.accounts.values() if str(it.user.id) == message["author"]["id"]
-        )
-        data = {
-            "custom_id": component["custom_id"],
-            "component_type": component["type"],
-            "values": values,
-        }
-        return await self._interact(
-            Interaction(account, author, int(message["channel_id"]), COMPONENT, data, message)
-        )
+        account = self._account_of(message["author"]["id"])
+        channel_id = int(message["channel_id"])
+        data = {"custom_id": component["custom_id"], "values": values}
+        data["component_type"] = component["type"]
+        interaction = Interaction(account, author, channel_id, COMPONENT, data, message)
+        return await self._interact(interaction)
+
+    def _account_of(self, user_id: str) -> Account:
+        for account in self.accounts.values():
+            if str(account.user.id) == user_id:
+                return account
+        raise LookupError(f"no bot has the id {user_id}")
 
     async def submit(
-        self,
-        account: Account,
-        form: dict[str, Any],
-        values: dict[str, str],
-        author: User,
-        channel_id: int,
+        self, account: Account, form: Json, values: dict[str, str], author: User, channel_id: int
     ) -> Interaction:
         """A person fills in a form. The values are by the `custom_id` of its text inputs."""
         components = copy.deepcopy(form["components"])
@@ -449,46 +431,51 @@ class LocalDiscord(Faults):
         data = {"custom_id": form["custom_id"], "components": components}
         return await self._interact(Interaction(account, author, channel_id, SUBMITTED_FORM, data))
 
-    def _resolved(self, options: list[dict[str, Any]]) -> dict[str, Any]:
+    def _resolved(self, options: list[Json]) -> Json:
         """The users and channels that the options name, by their ids."""
         if options and "options" in options[0]:  # of a subcommand
             return self._resolved(options[0]["options"])
         ids = [str(option["value"]) for option in options]
-        users = [user for user in self.users if str(user.id) in ids]
-        members = {
-            str(user.id): member_payload(user) | {"permissions": self.guild.permissions(user)}
-            for user in users
-        }
-        for member in members.values():
-            del member["user"]
-        channels = {
-            channel["id"]: channel for channel in [self.guild.channel()] if channel["id"] in ids
-        }
-        channels = {key: channel | {"permissions": EVERYONE} for key, channel in channels.items()}
-        return {
-            "users": {str(user.id): user.payload() for user in users},
-            "members": members,
-            "channels": channels,
-        }
+        users, members, channels = {}, {}, {}
+        for user in self.users:
+            user_id = str(user.id)
+            if user_id in ids:
+                users[user_id] = user.payload()
+                permissions = self.guild.permissions(user)
+                members[user_id] = MEMBER | {"permissions": permissions}
+        channel = self.guild.channel()
+        if channel["id"] in ids:
+            channels[channel["id"]] = channel | {"permissions": EVERYONE}
+        return {"users": users, "members": members, "channels": channels}
 
     async def _interact(self, interaction: Interaction) -> Interaction:
         self.interactions[interaction.token] = interaction
+        author = interaction.author
         guild = self.guild_of(interaction.channel_id)
-        payload = interaction.payload() | {"channel": self.channel(interaction.channel_id)}
+        payload = interaction.payload()
+        payload["channel"] = self.channel(interaction.channel_id)
+        payload["app_permissions"] = EVERYONE
         if guild is None:
-            payload |= {
-                "user": interaction.author.payload(),
-                "context": 1,
-                "app_permissions": EVERYONE,
-            }
+            payload |= {"user": author.payload(), "context": 1}
         else:
-            permissions = {"permissions": guild.permissions(interaction.author)}
-            payload |= {"guild_id": str(guild.id), "context": 0, "app_permissions": EVERYONE}
-            payload |= {"member": member_payload(interaction.author) | permissions}
+            payload |= {"guild_id": str(guild.id), "context": 0}
+            payload["member"] = member_payload(author)
+            payload["member"]["permissions"] = guild.permissions(author)
+        guild_id = 0 if guild is None else guild.id
         for connection in interaction.account.live:
-            if connection.session.has_guild(guild.id if guild else 0):
+            if connection.session.has_guild(guild_id):
                 await connection.session.dispatch("INTERACTION_CREATE", payload)
         return interaction
+
+
+def pick(source: Json, *keys: str) -> Json:
+    """Only these of its keys, as far as it has them."""
+    return {key: source[key] for key in keys if key in source}
+
+
+def place_of(message: Json) -> Json:
+    """Where a message is, as its events say it."""
+    return pick(message, "channel_id", "guild_id")
 
 
 def now() -> str:

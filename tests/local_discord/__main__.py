@@ -1,7 +1,7 @@
-"""The playground: your bots in a local Discord, where you can talk to them. It needs no tokens and no internet.
+"""The playground: your bots in a local Discord, where you can talk to them.
 
-It runs run_bots.py with your own .env, and with made-up tokens in the place of yours. Where there is no .env, there are
-three bots that answer ping.
+It needs no tokens and no internet. It runs run_bots.py with your own .env, and with made-up tokens
+in the place of yours. Where there is no .env, there are three bots that answer ping.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ async def play(discord: LocalDiscord, env_file: str | None) -> int:
     on_stop_signals(lambda *_: loop.call_soon_threadsafe(playground.stop_asked.set))
     playground.tell("Starting run_bots.py in a local Discord, with made-up tokens.")
     running = asyncio.create_task(playground.bots.run())
-    waits = [
-        asyncio.create_task(wait) for wait in (playground.talk(), playground.stop_asked.wait())
-    ]
+    talking = asyncio.create_task(playground.talk())
+    stop_asked = asyncio.create_task(playground.stop_asked.wait())
     ended = asyncio.create_task(playground.bots.ended.wait())
+    waits = [running, talking, stop_asked]
     if not playground.terminal:  # nobody is there who could mend it
         waits.append(ended)
-    done, _ = await asyncio.wait([*waits, running], return_when=asyncio.FIRST_COMPLETED)
-    for task in (*waits, ended, running):
+    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in (talking, stop_asked, ended, running):
         task.cancel()
     if playground.terminal:
         with contextlib.suppress(OSError):  # the terminal is gone
             print()  # what comes is below the prompt
     await asyncio.wait([running])
-    for task in done:
-        task.result()
+    for finished in done:
+        finished.result()
     return 1 if done == {ended} else 0
 
 
@@ -95,10 +95,9 @@ async def main(arguments: argparse.Namespace) -> int:
     with same_terminal():
         async with LocalDiscord() as discord:
             discord.people.append(User("Sam"))
+            owner = discord.people[0]
             # Always the same, so that an extension's settings can name them.
-            discord.guild = Guild(
-                "Test server", discord.people[0], id=SERVER_ID, channel_id=CHANNEL_ID
-            )
+            discord.guild = Guild("Test server", owner, id=SERVER_ID, channel_id=CHANNEL_ID)
             code = await play(discord, arguments.env_file)
     on_stop_signals(signal.SIG_IGN)  # the event loop is about to close
     return code
@@ -109,6 +108,5 @@ if __name__ == "__main__":
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal knows every character
-    os._exit(
-        asyncio.run(main(parse_arguments()))
-    )  # Python's own way to exit can fail while a thread reads stdin
+    exit_code = asyncio.run(main(parse_arguments()))
+    os._exit(exit_code)  # Python's own way to exit can fail while a thread reads stdin

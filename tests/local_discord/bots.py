@@ -1,8 +1,12 @@
-"""run_bots.py as the playground runs it: the person's own settings, made-up tokens, a new start after each save."""
+"""run_bots.py as the playground runs it.
+
+It has the person's own settings with made-up tokens, and starts again after each save.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import io
 import os
@@ -25,25 +29,70 @@ NUMBERED = re.compile(
 # Lines of the log: that every bot has come up or failed; and those that only say how it comes up.
 SETTLED = re.compile(r"\[INFO    \] run_bots: \d+ of \d+ bots are ready")
 COMING_UP = re.compile(r"\[INFO    \] (?:run_bots|discord[.\w]*): ")
-LOOK_INTERVAL = (
-    0.5  # seconds: how often the files are looked at, and how long they have to lie still
-)
+# Seconds: how often the files are looked at, and how long they have to lie still.
+LOOK_INTERVAL = 0.5
 STOP_TIMEOUT = 12  # seconds; run_bots.py takes 10 at the most
+MEND_IT = "Mend what the log says, save, and the bots start again."
+MEND_IT_AFTER_THE_END = "Mend what it says above, save, and it starts again."
 
 
 def listed(names: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def listed_with_verb(names: list[str], singular: str, plural: str) -> str:
+    return f"{listed(names)} {singular if len(names) == 1 else plural}"
 
 
 def python_files(folder: Path) -> Iterator[Path]:
     """The Python files in a folder and below, but for hidden folders and virtual environments."""
     for path, folders, files in os.walk(folder):
-        folders[:] = [
-            it
-            for it in folders
-            if not it.startswith(".") and not Path(path, it, "pyvenv.cfg").exists()
-        ]
-        yield from (Path(path, file) for file in files if file.endswith(".py"))
+        folders[:] = [name for name in folders if is_bots_folder(Path(path, name))]
+        for name in files:
+            if name.endswith(".py"):
+                yield Path(path, name)
+
+
+def is_bots_folder(folder: Path) -> bool:
+    return not folder.name.startswith(".") and not Path(folder, "pyvenv.cfg").exists()
+
+
+# --- the person's settings
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The settings in an env file. What is wrong in it, run_bots.py says itself."""
+    data = path.read_bytes()
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    settings = {}
+    for line in parse_stream(io.StringIO(text)):
+        if line.key:
+            settings[line.key] = line.value or ""
+    return settings
+
+
+def numbers_of_bots(settings: dict[str, str]) -> list[int]:
+    """The numbers of the bots that the settings name.
+
+    An empty token means no such bot. In a fresh copy of .env.example they are all empty.
+    """
+    named, with_value = set(), set()
+    for name, text in settings.items():
+        numbered = NUMBERED.fullmatch(name)
+        if numbered:
+            number = int(numbered[1])
+            named.add(number)
+            if text.strip():
+                with_value.add(number)
+    return sorted(with_value or named)
+
+
+def made_up_settings() -> dict[str, str]:
+    names = enumerate(MADE_UP_NAMES, 1)
+    return {f"DISCORD_BOT_NAME{number}": name for number, name in names}
 
 
 class Bots:
@@ -67,15 +116,13 @@ class Bots:
             before = self._stamps()
             process = await self._start()
             reading = asyncio.create_task(self._read(process))
-            waits = [
-                asyncio.create_task(wait)
-                for wait in (self._wait_for_save(before), self.restart_asked.wait())
-            ]
+            saved = asyncio.create_task(self._wait_for_save(before))
+            asked = asyncio.create_task(self.restart_asked.wait())
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([saved, asked], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in waits:
-                    task.cancel()
+                saved.cancel()
+                asked.cancel()
                 self.settled.clear()
                 self._stopping = True
                 await self._stop(process, reading)
@@ -87,79 +134,63 @@ class Bots:
         return next((path for path in candidates if path.is_file()), None)
 
     def _environment(self) -> dict[str, str]:
-        """Make an account for each bot that the settings name. Returns the environment that has their tokens.
+        """Make an account for each bot that the settings name.
 
-        The environment wins over the env file, so the tokens that stand there are never used.
+        Returns the environment that has their tokens. It wins over the env file, so the tokens
+        that stand there are never used.
         """
-        values = dict(os.environ)
         env_file = self._find_env_file()
-        if env_file is not None:
-            data = env_file.read_bytes()
-            text = data.decode(
-                "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig",
-                errors="replace",
-            )
-            # What is wrong in the file, run_bots.py says itself.
-            found = {it.key: it.value or "" for it in parse_stream(io.StringIO(text)) if it.key}
-            values = found | values
-        named = {int(match[1]): False for name in values if (match := NUMBERED.fullmatch(name))}
-        for name, text in values.items():
-            if text.strip() and (match := NUMBERED.fullmatch(name)):
-                named[int(match[1])] = True
-        # An empty token means no such bot. In a fresh copy of .env.example they are all empty.
-        numbers = [number for number, has_value in named.items() if has_value] or list(named)
+        settings = {} if env_file is None else read_env_file(env_file)
         environment = dict(os.environ)
-        if not numbers:
-            numbers = list(range(1, len(MADE_UP_NAMES) + 1))
-            names = {
-                f"DISCORD_BOT_NAME{number}": name for number, name in enumerate(MADE_UP_NAMES, 1)
-            }
-            values |= names
-            environment |= names
+        settings |= environment
+        if not numbers_of_bots(settings):
+            settings |= made_up_settings()
+            environment |= made_up_settings()
         accounts = {}
-        for number in sorted(numbers):
-            name = values.get(f"DISCORD_BOT_NAME{number}", "").strip() or f"bot{number}"
-            account = self.accounts.get(number) or self._discord.add_bot(
-                name, privileged=set(PRIVILEGED_FLAGS)
-            )
-            account.user.name = name
+        for number in numbers_of_bots(settings):
+            account = self._account(number, settings)
             accounts[number] = account
-            environment |= {
-                f"DISCORD_BOT_TOKEN{number}": account.token,
-                f"DISCORD_BOT_TOKEN{number}_FILE": "",
-            }
+            environment[f"DISCORD_BOT_TOKEN{number}"] = account.token
+            environment[f"DISCORD_BOT_TOKEN{number}_FILE"] = ""
         self.accounts = accounts
         self._discord.accounts = {account.token: account for account in accounts.values()}
         return environment
 
+    def _account(self, number: int, settings: dict[str, str]) -> Account:
+        """The bot of this number: the one that it was so far, under the name that it has now."""
+        name = settings.get(f"DISCORD_BOT_NAME{number}", "").strip() or f"bot{number}"
+        account = self.accounts.get(number)
+        if account is None:
+            account = self._discord.add_bot(name, privileged=set(PRIVILEGED_FLAGS))
+        account.user.name = name
+        return account
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "tests.local_discord.redirect", *signals.OPTIONS]
+        command += ["--sync-commands", self._discord.url]
+        # The tokens of a saved env file must not be read by the bots that run: no watching, they
+        # start again.
+        command += [str(ROOT / "run_bots.py"), "--no-watch"]
+        if self._env_file:
+            command += ["--env-file", self._env_file]
+        return command
+
     async def _start(self) -> asyncio.subprocess.Process:
         environment = self._environment()
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-        )
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        redirect = [
-            "-m",
-            "tests.local_discord.redirect",
-            *signals.OPTIONS,
-            "--sync-commands",
-            self._discord.url,
-        ]
-        # The tokens of a saved env file must not be read by the bots that run: no watching, they start again.
-        script = [str(ROOT / "run_bots.py"), "--no-watch"]
+        paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._stopping = False
         self.ended.clear()
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *redirect,
-            *script,
-            *(["--env-file", self._env_file] if self._env_file else []),
+            *self._command(),
             env=environment,
             stdin=signals.STDIN,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**24,  # a line may be long
-            # Ctrl-C in the terminal must not reach it: it gets our signal too, and would end at once at the second one.
+            # Ctrl-C in the terminal must not reach it: it gets our signal too, and would end at
+            # once at the second one.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
@@ -176,25 +207,21 @@ class Bots:
                 self._tell(line)
         code = await process.wait()
         if not self._stopping:
-            self._tell(
-                f"run_bots.py has ended with code {code}. Mend what it says above, save, and it starts again."
-            )
+            self._tell(f"run_bots.py has ended with code {code}. {MEND_IT_AFTER_THE_END}")
             self.settled.set()
             self.ended.set()
 
     def _report(self) -> None:
-        """Say which bots are ready, and with which slash commands."""
-        ready = [account for account in self.accounts.values() if account.ready]
+        """Say which bots are ready, and which are not."""
+        ready: list[str] = []
+        missing: list[str] = []
+        for account in self.accounts.values():
+            names = ready if account.ready else missing
+            names.append(account.user.name)
         if ready:
-            names = [account.user.name for account in ready]
-            self._tell(f"{listed(names)} {'is' if len(names) == 1 else 'are'} ready.")
-        if missing := [
-            account.user.name for account in self.accounts.values() if not account.ready
-        ]:
-            are = "is" if len(missing) == 1 else "are"
-            self._tell(
-                f"{listed(missing)} {are} not ready. Mend what the log says, save, and the bots start again."
-            )
+            self._tell(f"{listed_with_verb(ready, 'is', 'are')} ready.")
+        if missing:
+            self._tell(f"{listed_with_verb(missing, 'is', 'are')} not ready. {MEND_IT}")
 
     async def _stop(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         signals.send(process)
@@ -207,10 +234,12 @@ class Bots:
 
     def _stamps(self) -> dict[Path, int]:
         """When each file that the bots are made of was saved."""
-        stamps = {}
+        files = {*python_files(Path.cwd()), *python_files(ROOT)}
         env_file = self._find_env_file()
-        files = {file for folder in {Path.cwd(), ROOT} for file in python_files(folder)}
-        for file in files | ({env_file} if env_file else set()):
+        if env_file is not None:
+            files.add(env_file)
+        stamps = {}
+        for file in files:
             with contextlib.suppress(OSError):  # it has just been removed
                 stamps[file] = file.stat().st_mtime_ns
         return stamps
@@ -221,7 +250,6 @@ class Bots:
         while now == before or now != last:
             await asyncio.sleep(LOOK_INTERVAL)
             last, now = now, await asyncio.to_thread(self._stamps)
-        saved = sorted({path.name for path in before | now if before.get(path) != now.get(path)})
-        self._tell(
-            f"{listed(saved)} {'was' if len(saved) == 1 else 'were'} changed. The bots start again."
-        )
+        changed = before.items() ^ now.items()
+        saved = sorted({path.name for path, _ in changed})
+        self._tell(f"{listed_with_verb(saved, 'was', 'were')} changed. The bots start again.")

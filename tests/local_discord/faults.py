@@ -3,11 +3,11 @@
 A fault is given to `LocalDiscord.fail` or `Account.fail` for one moment:
 
 * a REST request, such as `"GET /users/@me"`, or `"REST"` for every request;
-* a moment at the gateway: `"connect"` (before HELLO), `"identify"`, `"ready"` (right after READY), `"resume"`,
-  `"heartbeat"`.
+* a moment at the gateway: `"connect"` (before HELLO), `"identify"`, `"ready"` (right after READY),
+  `"resume"`, `"heartbeat"`.
 
-Each function here makes an action: a coroutine function that gets the request or the gateway connection and says
-whether it has dealt with it. What is not dealt with goes on as usual.
+Each function here makes an action: a coroutine function that gets the request or the gateway
+connection and says whether it has dealt with it. What is not dealt with goes on as usual.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from .rest import json_response
 
 
 def status(code: int, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-    """Answer a request with this status and a JSON error, as Discord itself does (through its proxy: `Via`)."""
+    """Answer a request with this status and a JSON error, as Discord itself does.
+
+    Its answers come through a proxy, which adds `Via`.
+    """
 
     async def action(_request: web.Request) -> web.Response:
         error = {"message": f"{code}: made-up error", "code": 0} if body is None else body
@@ -98,7 +101,7 @@ def close(code: int) -> Any:
 
 
 def close_and_hang_up(code: int) -> Any:
-    """Close the gateway connection with this close code, and end the connection behind it without a wait."""
+    """Close the gateway connection with this close code, and do not wait for the bot's own."""
 
     async def action(connection: Any) -> bool:
         await connection.close(code, hang_up=True)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import Account, Interaction, LocalDiscord, User
@@ -17,16 +18,15 @@ from .bots import Bots
 from .interactions import (
     ANSWER_TIMEOUT,
     BUTTON,
-    EPHEMERAL,
     LABEL,
     LOADING,
-    OTHER_SELECTS,
     STRING_SELECT,
-    TEXT_DISPLAY,
     TEXT_INPUT,
     parts_of,
 )
 from .slash import Unclear, parse, slash_commands, usages
+from .texts import Texts, component_text, listed_names
+from .world import Json
 
 try:
     import readline  # input() then has the arrow keys, a history, and Tab
@@ -53,59 +53,124 @@ EXAMPLES = {
     "/roll sides:6": "a slash command with its options; / alone shows them all",
     "@dice /roll": "the same, where two bots have such a command",
 }
-HELP = "\n".join(
-    ["what you can type:"]
-    + [f"  {what:<18}{text}" for what, text in EXAMPLES.items()]
-    + [f"  {f'{name} {argument}':<18}{text}" for name, (argument, text) in COMMANDS.items()]
-    + [
-        "Slash commands are there at once. On the real Discord, upload them first: run_bots.py --sync-commands"
-    ]
-    + [
-        "Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, context menus."
-    ]
+REMARKS = (
+    "Slash commands are there at once. On the real Discord, upload them first: "
+    "run_bots.py --sync-commands",
+    "Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, "
+    "context menus.",
 )
-HINT = "Each line that you type is a message to the bots, for example: ping. More: --help. To end: quit, or Ctrl-C."
-# Seconds that answers may take: the first one to a message, one after another, and one that the bot has announced.
-FIRST_ANSWER, QUIET, ANNOUNCED = 1.0, 0.5, 10.0
+HINT = (
+    "Each line that you type is a message to the bots, for example: ping. More: --help. "
+    "To end: quit, or Ctrl-C."
+)
+# Seconds that answers may take: the first one to a message, one after another, and one that the
+# bot has announced.
+FIRST_ANSWER = 1.0
+QUIET = 0.5
+ANNOUNCED = 10.0
+LOOK_INTERVAL = 0.02  # seconds
+
 LINK = 5  # the style of a button that opens a web page
+INPUT_LENGTH = 4000  # of a form's field, where it does not say less
 
 
-def short(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def help_text() -> str:
+    lines = ["what you can type:"]
+    for example, text in EXAMPLES.items():
+        lines.append(f"  {example:<18}{text}")
+    for name, (argument, text) in COMMANDS.items():
+        usage = f"{name} {argument}"
+        lines.append(f"  {usage:<18}{text}")
+    return "\n".join([*lines, *REMARKS])
 
 
-def embed_text(embed: dict[str, Any]) -> str:
-    """An embed in a line."""
-    head = " — ".join(
-        short(embed[name], 200) for name in ("title", "description") if embed.get(name)
-    )
-    fields = [
-        f"{short(field['name'], 40)}: {short(field['value'], 60)}"
-        for field in embed.get("fields", [])
-    ]
-    rest = [
-        embed[name]["text" if name == "footer" else "name"]
-        for name in ("author", "footer")
-        if embed.get(name)
-    ]
-    pictures = [name for name in ("image", "thumbnail") if embed.get(name)]
-    return f"[embed: {'; '.join(filter(None, [head, *fields, *rest, *pictures]))}]"
+HELP = help_text()
 
 
-def component_text(component: dict[str, Any]) -> str:
-    """A button as [Label], a menu as [a | b], a text as it is; nothing for what only holds others."""
-    if component["type"] == TEXT_DISPLAY:
-        return str(component["content"])
+# --- buttons, menus and forms
+
+
+def same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
+
+
+def chosen(component: Json, label: str) -> list[str] | None:
+    """The values that a label such as A | B chooses from a menu; [] if it is this button's.
+
+    Returns None if the label means another component, or this one is switched off.
+    """
+    if component.get("disabled"):
+        return None
     if component["type"] == BUTTON:
-        emoji = (component.get("emoji") or {}).get("name", "")
-        label = " ".join(filter(None, [emoji, component.get("label")]))
-        return f"[{label}{' (off)' if component.get('disabled') else ''}]"
-    if component["type"] == STRING_SELECT:
-        return f"[{' | '.join(option['label'] for option in component['options'])}]"
-    if component["type"] in OTHER_SELECTS:
-        return "[a menu of users, roles or channels, which the playground does not have]"
-    return ""
+        with_emoji = component_text(component).strip("[]")
+        is_meant = same(with_emoji, label) or same(component.get("label") or "", label)
+        return [] if is_meant else None
+    choices = [choice.strip().casefold() for choice in label.split("|")]
+    values = []
+    for option in component["options"]:
+        if option["label"].casefold() in choices:
+            values.append(option["value"])
+    return values if len(values) == len(choices) else None
+
+
+def inputs_of(form: Json) -> dict[str, Json]:
+    """The text inputs of a form, by their labels."""
+    inputs = {}
+    label = ""
+    for component in parts_of(form["components"]):
+        if component["type"] == LABEL:
+            label = component["label"]
+        elif component["type"] == TEXT_INPUT:
+            inputs[component.get("label") or label] = component
+    return inputs
+
+
+def how_to_fill(form: Json) -> str:
+    return f"Type: --fill {' | '.join(inputs_of(form))}"
+
+
+def value_of(label: str, field: Json, text: str) -> str:
+    """What is filled into a field of a form. Raises `Unclear`."""
+    value = text or field.get("value") or ""
+    if not value:
+        if field.get("required", True):
+            raise Unclear(f"{label} must not be empty.")
+        return value
+    least, most = field.get("min_length", 0), field.get("max_length", INPUT_LENGTH)
+    if not least <= len(value) <= most:
+        raise Unclear(f"{label} has {len(value)} characters. The form does not allow that.")
+    return value
+
+
+# --- slash commands
+
+
+def find_slash_command(bots: list[Account], name: str) -> tuple[Account, Json]:
+    """The one of that name, and the bot that has it. Raises `Unclear`."""
+    found = []
+    for bot in bots:
+        for command in slash_commands(bot.commands):
+            if command["name"] == name:
+                found.append((bot, command))
+    if not found:
+        problem = f"There is no slash command /{name}. " if name else ""
+        raise Unclear(problem + known_slash_commands(bots))
+    if len(found) > 1:
+        ways = [f"@{bot.user.name} /{name}" for bot, _ in found]
+        raise Unclear(f"Several bots have /{name}. Type {' or '.join(ways)}.")
+    return found[0]
+
+
+def known_slash_commands(bots: list[Account]) -> str:
+    lines = []
+    for bot in bots:
+        for command in slash_commands(bot.commands):
+            for usage in usages(command):
+                lines.append(f"  {usage:<40} {bot.user.name}")
+    if not lines:
+        names = listed_names(bot.user for bot in bots)
+        return f"{names}: no slash commands."
+    return "\n".join(["These are there:", *lines])
 
 
 class Playground:
@@ -113,6 +178,7 @@ class Playground:
 
     def __init__(self, discord: LocalDiscord, env_file: str | None) -> None:
         self.discord = discord
+        self.texts = Texts(discord)
         self.bots = Bots(discord, env_file, self.tell)
         self.me = discord.people[0]
         self.partner: Account | None = None  # the bot that gets direct messages
@@ -121,7 +187,7 @@ class Playground:
         self._prompts: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._prompt = ""  # the one that stands at the bottom now
         self._busy: dict[str, float] = {}  # by who does something: until when more may come of it
-        self._form: dict[str, Any] | None = None  # the one that is open
+        self._form: Json | None = None  # the one that is open
         self._waiting: set[asyncio.Task[None]] = set()
         discord.on_event = self.on_event
         if readline:
@@ -129,70 +195,90 @@ class Playground:
             readline.set_completer_delims(" :")
             readline.parse_and_bind("tab: complete")
 
+    @property
+    def accounts(self) -> list[Account]:
+        return list(self.bots.accounts.values())
+
     # --- lines in and out
 
     async def talk(self) -> None:
         """Wait for the bots, then do line after line of what the person types."""
         await self.bots.settled.wait()
         self.tell(HINT)
-        lines: asyncio.Queue[str] = asyncio.Queue()
-        threading.Thread(
-            target=self._read_lines, args=(asyncio.get_running_loop(), lines), daemon=True
-        ).start()
+        lines = self._start_to_read()
         while True:
-            if self.partner not in self.bots.accounts.values():
-                self.partner = None
-            place = f" → {self.partner.user.name}" if self.partner else ""
-            self._prompts.put(f"{self.me.name}{place}> ")
+            self._prompts.put(self._next_prompt())
             line = await lines.get()
             if line in ("quit", "exit", "--quit"):
                 return
             await self.bots.settled.wait()  # they may just be starting again
             try:
                 await self._do(line)
-            except Unclear as why:
-                self.tell(str(why))
+            except Unclear as problem:
+                self.tell(str(problem))
             if not self.terminal:
                 await self._answers()
 
-    def _read_lines(self, loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str]) -> None:
-        """Put the lines of stdin into the queue. It blocks, so it runs in a thread."""
+    def _next_prompt(self) -> str:
+        if self.partner not in self.accounts:
+            self.partner = None
+        if self.partner is None:
+            return f"{self.me.name}> "
+        return f"{self.me.name} → {self.partner.user.name}> "
+
+    def _start_to_read(self) -> asyncio.Queue[str]:
+        """A queue that gets the lines of stdin. To read blocks, so a thread does it."""
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(line: str) -> None:
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+
+        threading.Thread(target=self._read_lines, args=[put], daemon=True).start()
+        return lines
+
+    def _read_lines(self, put: Callable[[str], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed
             with contextlib.suppress(OSError, EOFError):  # the terminal is gone, or it is the end
                 while True:
-                    prompt = self._prompts.get()
-                    if self.terminal:
-                        self._prompt = prompt
-                        line = input(prompt)
-                        self._prompt = ""
-                    elif not (line := sys.stdin.readline()):
-                        break
-                    loop.call_soon_threadsafe(lines.put_nowait, line.strip())
-            loop.call_soon_threadsafe(lines.put_nowait, "quit")
+                    line = self._read_line(self._prompts.get())
+                    put(line.strip())
+            put("quit")
+
+    def _read_line(self, prompt: str) -> str:
+        if self.terminal:
+            self._prompt = prompt
+            line = input(prompt)
+            self._prompt = ""
+            return line
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line
 
     def _complete(self, start: str, index: int) -> str | None:
         """What the Tab key makes of the start of a word: the next of all that fit."""
-        slash = [
-            it["name"] for bot in self.bots.accounts.values() for it in slash_commands(bot.commands)
-        ]
-        words = [
-            *COMMANDS,
-            *(f"/{name}" for name in slash),
-            *(f"@{user.name}" for user in self.discord.users),
-        ]
-        return [*(f"{word} " for word in words if word.startswith(start)), None][index]
+        words = list(COMMANDS)
+        for bot in self.accounts:
+            for command in slash_commands(bot.commands):
+                words.append(f"/{command['name']}")
+        for user in self.discord.users:
+            words.append(f"@{user.name}")
+        fitting = [word for word in words if word.startswith(start)]
+        return f"{fitting[index]} " if index < len(fitting) else None
 
     def show(self, text: str, file: Any = None) -> None:
         """Print a line; on a terminal above the prompt and what is typed there."""
         prompt = self._prompt
         try:
-            if (
-                prompt
-            ):  # spaces, because an old Windows console does not know the code that clears a line
-                print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r", flush=True)
+            if prompt:
+                # Spaces, because an old Windows console does not know the code that clears a line.
+                spaces = " " * (shutil.get_terminal_size().columns - 1)
+                print(f"\r{spaces}", end="\r", flush=True)
             print(text, file=file, flush=True)
             if prompt:
-                print(prompt + (readline.get_line_buffer() if readline else ""), end="", flush=True)
+                typed = readline.get_line_buffer() if readline else ""
+                print(prompt + typed, end="", flush=True)
         except OSError:  # nobody reads it any more, as with: | head -1
             self.stop_asked.set()
 
@@ -205,45 +291,48 @@ class Playground:
         if self._waiting:
             await asyncio.wait(self._waiting)
         while time.monotonic() < max(self._busy.values(), default=0):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_INTERVAL)
 
     # --- what a person types
-
-    @property
-    def channel_id(self) -> int:
-        return (
-            self.discord.direct_channel(self.partner, self.me)
-            if self.partner
-            else self.discord.guild.channel_id
-        )
 
     async def _do(self, line: str) -> None:
         if not line:
             return
         self._busy = {}
-        if self.partner and not line.startswith("--"):
+        if line.startswith("--"):
+            await self._do_command(line)
+            return
+        if self.partner is not None:
             self._check_ready(self.partner)
-        word, _, rest = line.partition(" ")
-        if word in COMMANDS:
-            argument, _ = COMMANDS[word]
-            if argument and not rest.strip():
-                raise Unclear(f"{word} needs something after it: {word} {argument}")
-            await getattr(self, f"_do_{word[2:]}")(rest.strip())
-        elif word.startswith("--"):
-            raise Unclear(f"There is no {word}. --help shows what there is.")
-        elif called := re.fullmatch(r"(?:@(\S.*?)\s+)?/(.*)", line):
-            await self._call(called[1], called[2])
-        else:
-            if not any(bot.ready for bot in self.bots.accounts.values()):
-                self.tell("No bot is ready. Nobody hears you.")
-            await self.discord.say(self._with_mentions(line), self.me, self.channel_id)
+        slash_command = re.fullmatch(r"(?:@(\S.*?)\s+)?/(.*)", line)
+        if slash_command:
+            await self._call(*slash_command.groups())
+            return
+        if not any(bot.ready for bot in self.accounts):
+            self.tell("No bot is ready. Nobody hears you.")
+        await self._say(line)
+
+    async def _do_command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if name not in COMMANDS:
+            raise Unclear(f"There is no {name}. --help shows what there is.")
+        argument, _ = COMMANDS[name]
+        if argument and not rest:
+            raise Unclear(f"{name} needs something after it: {name} {argument}")
+        do = getattr(self, f"_do_{name[2:]}")
+        await do(rest)
+
+    async def _say(self, text: str, reply_to: str | None = None) -> None:
+        text = self._with_mentions(text)
+        await self.discord.say(text, self.me, self.channel_id, reply_to)
 
     async def _do_help(self, _: str) -> None:
-        bots = listed_names(account.user for account in self.bots.accounts.values())
         guild = self.discord.guild
-        self.tell(
-            f"{HELP}\n\nbots: {bots}\npeople: {listed_names(self.discord.people)} ({guild.owner.name} may do all)"
-        )
+        bots = listed_names(self.bot_users)
+        people = listed_names(self.discord.people)
+        self.tell(HELP)
+        self.tell(f"\nbots: {bots}\npeople: {people} ({guild.owner.name} may do all)")
         self.tell(f"server: {guild.name}, id {guild.id}; channel: #general, id {guild.channel_id}")
 
     async def _do_as(self, name: str) -> None:
@@ -263,87 +352,58 @@ class Playground:
 
     async def _do_reply(self, text: str) -> None:
         message = self._last_of_a_bot()
-        await self.discord.say(
-            self._with_mentions(text), self.me, self.channel_id, reply_to=message["id"]
-        )
+        await self._say(text, message["id"])
 
     async def _do_react(self, emoji: str) -> None:
         if emoji.isascii() or " " in emoji:
             raise Unclear("Give the emoji itself, such as: --react 👍")
         message = self._last_of_a_bot()
-        there = self.me in self.discord.reactions.get(message["id"], {}).get(emoji, [])
-        await self.discord.react(message, emoji, self.me, take_away=there)
+        reactions = self.discord.reactions.get(message["id"], {})
+        is_there = self.me in reactions.get(emoji, [])
+        await self.discord.react(message, emoji, self.me, take_away=is_there)
 
     async def _do_click(self, label: str) -> None:
-        choices = [choice.strip().casefold() for choice in label.split("|")]
-        there = []
+        texts = []
+        for message, component in self._clickable():
+            texts.append(component_text(component))
+            values = chosen(component, label)
+            if values is None:
+                continue
+            if component.get("style") == LINK:
+                raise Unclear(f"[{label}] opens a web page: {component['url']}")
+            interaction = await self.discord.click(message, component, values, self.me)
+            self._expect_answer(interaction, f"[{label}]")
+            return
+        problem = f"There is no button [{label}] that can be pressed here, and no menu with it."
+        there = f"These are there: {' '.join(texts)}" if texts else "There is none at all."
+        raise Unclear(f"{problem} {there}")
+
+    def _clickable(self) -> Iterator[tuple[Json, Json]]:
+        """The messages here and their buttons and menus, the newest message first."""
         for message in reversed(self._messages()):
             for component in parts_of(message["components"]):
-                values = [
-                    it["value"]
-                    for it in component.get("options", [])
-                    if it["label"].casefold() in choices
-                ]
-                texts = (component_text(component).strip("[]"), component.get("label") or "")
-                is_button = component["type"] == BUTTON and any(
-                    self._same(text, label) for text in texts
-                )
                 if component["type"] in (BUTTON, STRING_SELECT):
-                    there.append(component_text(component))
-                if component.get("disabled"):
-                    continue
-                if len(values) != len(choices) and not is_button:
-                    continue
-                if component.get("style") == LINK:
-                    raise Unclear(f"[{label}] opens a web page: {component['url']}")
-                interaction = await self.discord.click(message, component, values, self.me)
-                self._expect_answer(interaction, f"[{label}]")
-                return
-        what = f"These are there: {' '.join(there)}" if there else "There is none at all."
-        raise Unclear(
-            f"There is no button [{label}] that can be pressed here, and no menu with it. {what}"
-        )
+                    yield message, component
 
     async def _do_fill(self, texts: str) -> None:
-        if self._form is None:
+        form = self._form
+        if form is None:
             raise Unclear("No form is open.")
-        inputs = self._inputs(self._form)
+        inputs = inputs_of(form)
         values = [value.strip() for value in texts.split("|")]
         if len(values) != len(inputs):
-            raise Unclear(f"The form has {len(inputs)} fields. Type: --fill {' | '.join(inputs)}")
+            raise Unclear(f"The form has {len(inputs)} fields. {how_to_fill(form)}")
         answers = {}
         for (label, field), text in zip(inputs.items(), values, strict=True):
-            value = text or field.get("value") or ""
-            if field.get("required", True) and not value:
-                raise Unclear(f"{label} must not be empty.")
-            if (
-                not field.get("min_length", 0) <= len(value) <= field.get("max_length", 4000)
-                and value
-            ):
-                raise Unclear(f"{label} has {len(value)} characters. The form does not allow that.")
-            answers[field["custom_id"]] = value
-        form, self._form = self._form, None
+            answers[field["custom_id"]] = value_of(label, field, text)
+        self._form = None
         bot = self._find_bot(form["bot"])
-        self._expect_answer(
-            await self.discord.submit(bot, form, answers, self.me, self.channel_id), "the form"
-        )
-
-    @staticmethod
-    def _inputs(form: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The text inputs of a form, by their labels."""
-        inputs = {}
-        label = ""
-        for component in parts_of(form["components"]):
-            if component["type"] == LABEL:
-                label = component["label"]
-            elif component["type"] == TEXT_INPUT:
-                inputs[component.get("label") or label] = component
-        return inputs
+        interaction = await self.discord.submit(bot, form, answers, self.me, self.channel_id)
+        self._expect_answer(interaction, "the form")
 
     async def _do_edit(self, text: str) -> None:
-        await self.discord.edit(
-            self._last_of_mine(), self.me, {"content": self._with_mentions(text)}
-        )
+        message = self._last_of_mine()
+        await self.discord.edit(message, self.me, {"content": self._with_mentions(text)})
 
     async def _do_delete(self, _: str) -> None:
         await self.discord.delete([self._last_of_mine()], self.me)
@@ -355,76 +415,76 @@ class Playground:
 
     async def _call(self, bot_name: str | None, text: str) -> None:
         """Call a slash command."""
-        bots = list(self.bots.accounts.values())
-        if bot_name:
-            bots = [self._find_bot(bot_name)]
-        elif self.partner:
-            bots = [self.partner]
         name, _, rest = text.partition(" ")
-        found = [
-            (bot, it) for bot in bots for it in slash_commands(bot.commands) if it["name"] == name
-        ]
-        if not found:
-            known = [
-                f"  {usage:<40} {bot.user.name}"
-                for bot in bots
-                for it in slash_commands(bot.commands)
-                for usage in usages(it)
-            ]
-            problem = f"There is no slash command /{name}. " if name else ""
-            there = (
-                ["These are there:", *known]
-                if known
-                else [f"{listed_names(bot.user for bot in bots)}: no slash commands."]
-            )
-            raise Unclear(problem + "\n".join(there))
-        if len(found) > 1:
-            ways = " or ".join(f"@{bot.user.name} /{name}" for bot, _ in found)
-            raise Unclear(f"Several bots have /{name}. Type {ways}.")
-        [(bot, command)] = found
+        bot, command = find_slash_command(self._addressed(bot_name), name)
         self._check_ready(bot)
         options = parse(command, self._with_mentions(rest.strip()), self._find_id)
-        channel_id = self.discord.direct_channel(bot, self.me) if self.partner else self.channel_id
         interaction = await self.discord.call(
-            bot, name, self.me, options=options, channel_id=channel_id
+            bot, name, self.me, options=options, channel_id=self._channel_with(bot)
         )
         self._expect_answer(interaction, f"/{name}")
 
-    def _expect_answer(self, interaction: Interaction, what: str) -> None:
-        async def wait() -> None:
-            while not interaction.answered and not interaction.late:
-                await asyncio.sleep(0.02)
-            if interaction.late:
-                name = interaction.account.user.name
-                problem = f"{name} has not answered {what} within {ANSWER_TIMEOUT} seconds."
-                self.tell(f"{problem} On Discord people now see: The application did not respond")
+    def _addressed(self, bot_name: str | None) -> list[Account]:
+        """The bots that a slash command may be meant for."""
+        if bot_name:
+            return [self._find_bot(bot_name)]
+        if self.partner is not None:
+            return [self.partner]
+        return self.accounts
 
-        task = asyncio.create_task(wait())
+    def _expect_answer(self, interaction: Interaction, asked: str) -> None:
+        """Tell the person if the bot does not answer in time."""
+        task = asyncio.create_task(self._wait_for_answer(interaction, asked))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
+    async def _wait_for_answer(self, interaction: Interaction, asked: str) -> None:
+        while not interaction.answered and not interaction.late:
+            await asyncio.sleep(LOOK_INTERVAL)
+        if interaction.late:
+            name = interaction.account.user.name
+            problem = f"{name} has not answered {asked} within {ANSWER_TIMEOUT} seconds."
+            self.tell(f"{problem} On Discord people now see: The application did not respond")
+
     # --- who and what is meant
 
-    @staticmethod
-    def _same(one: str, other: str) -> bool:
-        return one.casefold() == other.casefold()
+    @property
+    def bot_users(self) -> list[User]:
+        return [bot.user for bot in self.accounts]
+
+    @property
+    def channel_id(self) -> int:
+        """Where the person writes."""
+        if self.partner is None:
+            return self.discord.guild.channel_id
+        return self._channel_with(self.partner)
+
+    def _channel_with(self, bot: Account) -> int:
+        """Where the person calls this bot: in its direct messages, while they write any."""
+        if self.partner is None:
+            return self.discord.guild.channel_id
+        return self.discord.direct_channel(bot, self.me)
 
     def _with_mentions(self, text: str) -> str:
         """The text with Discord's mention for each @name of a bot or a person."""
-        for user in sorted(self.discord.users, key=lambda user: -len(user.name)):
-            text = re.sub(rf"(?i)(?<!\w)@{re.escape(user.name)}(?!\w)", user.mention, text)
+        users = sorted(self.discord.users, key=lambda user: len(user.name), reverse=True)
+        for user in users:
+            name = re.escape(user.name)
+            text = re.sub(rf"(?i)(?<!\w)@{name}(?!\w)", user.mention, text)
         return text
 
     def _find_user(self, name: str) -> User | None:
-        return next(
-            (user for user in self.discord.users if self._same(user.name, name.lstrip("@"))), None
-        )
+        name = name.lstrip("@")
+        for user in self.discord.users:
+            if same(user.name, name):
+                return user
+        return None
 
     def _find_bot(self, name: str) -> Account:
-        for account in self.bots.accounts.values():
-            if self._same(account.user.name, name.lstrip("@")):
-                return account
-        bots = listed_names(account.user for account in self.bots.accounts.values())
+        for bot in self.accounts:
+            if same(bot.user.name, name.lstrip("@")):
+                return bot
+        bots = listed_names(self.bot_users)
         raise Unclear(f"There is no bot {name}. These are there: {bots}.")
 
     @staticmethod
@@ -437,105 +497,56 @@ class Playground:
         if text == "#general":
             return self.discord.guild.channel_id
         for user in self.discord.users:
-            if text == user.mention or self._same(text, user.name):
+            if text == user.mention or same(text, user.name):
                 return user.id
         return None
 
-    def _messages(self) -> list[dict[str, Any]]:
+    def _messages(self) -> list[Json]:
         """The messages here."""
-        return [
-            it for it in self.discord.messages.values() if it["channel_id"] == str(self.channel_id)
-        ]
+        return self.discord.messages_in(self.channel_id)
 
-    def _last_of_a_bot(self) -> dict[str, Any]:
-        messages = [message for message in self._messages() if message["author"]["bot"]]
-        if not messages:
-            raise Unclear("There is no message of a bot here.")
-        return messages[-1]
+    def _last_of_a_bot(self) -> Json:
+        for message in reversed(self._messages()):
+            if message["author"]["bot"]:
+                return message
+        raise Unclear("There is no message of a bot here.")
 
-    def _last_of_mine(self) -> dict[str, Any]:
-        messages = [
-            message for message in self._messages() if message["author"]["id"] == str(self.me.id)
-        ]
-        if not messages:
-            raise Unclear(f"There is no message of {self.me.name} here.")
-        return messages[-1]
+    def _last_of_mine(self) -> Json:
+        for message in reversed(self._messages()):
+            if message["author"]["id"] == str(self.me.id):
+                return message
+        raise Unclear(f"There is no message of {self.me.name} here.")
 
     # --- what the bots do
 
-    def on_event(self, event: str, data: dict[str, Any], actor: User) -> None:
+    def on_event(self, event: str, data: Json, actor: User) -> None:
         """Show what a bot does, and what the person's own commands did."""
-        if not actor.bot:
-            self._busy[actor.name] = time.monotonic() + FIRST_ANSWER
-            if event != "MESSAGE_CREATE":  # the person has just typed it
-                self.tell(self._line(event, data, actor))
+        if actor.bot:
+            self._on_bot(event, data, actor)
             return
-        announced = event == "TYPING_START" or (
-            event == "MESSAGE_CREATE" and bool(data["flags"] & LOADING)
-        )
-        self._busy[actor.name] = time.monotonic() + (ANNOUNCED if announced else QUIET)
-        if event == "FORM":
-            self._form = data | {"bot": actor.name}
-            self.tell(
-                f"{actor.name} opens a form: {data['title']}. Type: --fill {' | '.join(self._inputs(data))}"
-            )
-        elif event == "NOT_FOUND":
-            what = f"{actor.name} asks Discord for {data['request']}. The playground does not have that."
-            self.tell(f"{what} The bot gets a 404. It works only on the real Discord.")
-        elif event != "TYPING_START":
-            self.show(
-                f"{actor.name} is thinking …" if announced else self._line(event, data, actor)
-            )
+        self._expect_more(actor, FIRST_ANSWER)
+        if event != "MESSAGE_CREATE":  # the person has just typed it
+            self.tell(self.texts.line(event, data, actor))
 
-    def _line(self, event: str, data: dict[str, Any], actor: User) -> str:
-        """What somebody does with a message."""
-        if event == "MESSAGE_UPDATE" and data["edited_timestamp"]:
-            return f"{actor.name} edits: {self._text(data)}"
-        if event in ("MESSAGE_CREATE", "MESSAGE_UPDATE"):
-            return f"{actor.name}{self._audience(data)}: {self._text(data)}"
-        if event == "MESSAGE_DELETE":
-            return f"{actor.name} deletes {self._quote(data['id'])}"
-        if event == "MESSAGE_DELETE_BULK":
-            return f"{actor.name} deletes {len(data['ids'])} messages"
-        message = self._quote(data["message_id"])
-        if event == "MESSAGE_REACTION_REMOVE_ALL":
-            return f"{actor.name} takes all reactions away from {message}"
-        emoji = data["emoji"]["name"]
-        if event == "MESSAGE_REACTION_ADD":
-            return f"{actor.name} reacts {emoji} to {message}"
-        return f"{actor.name} takes {emoji} away from {message}"
+    def _on_bot(self, event: str, data: Json, actor: User) -> None:
+        self._expect_more(actor, QUIET)
+        match event:
+            case "TYPING_START":
+                self._expect_more(actor, ANNOUNCED)
+            case "MESSAGE_CREATE" if data["flags"] & LOADING:
+                self._expect_more(actor, ANNOUNCED)
+                self.show(f"{actor.name} is thinking …")
+            case "FORM":
+                self._form = data | {"bot": actor.name}
+                self.tell(f"{actor.name} opens a form: {data['title']}. {how_to_fill(data)}")
+            case "NOT_FOUND":
+                problem = f"{actor.name} asks Discord for {data['request']}."
+                self.tell(
+                    f"{problem} The playground does not have that. "
+                    "The bot gets a 404. It works only on the real Discord."
+                )
+            case _:
+                self.show(self.texts.line(event, data, actor))
 
-    def _audience(self, message: dict[str, Any]) -> str:
-        """To whom a message is, if not to all."""
-        if message.get("referenced_message"):
-            return f" → {message['referenced_message']['author']['username']}"
-        if message["flags"] & EPHEMERAL:
-            return f" (only {message['interaction_metadata']['user']['username']} sees this)"
-        if int(message["channel_id"]) in self.discord.direct:
-            return f" (direct message to {self.discord.direct[int(message['channel_id'])][1].name})"
-        return ""
-
-    def _text(self, message: dict[str, Any]) -> str:
-        """A message in short."""
-        content = message["content"]
-        for user in self.discord.users:
-            content = re.sub(f"<@!?{user.id}>", f"@{user.name}", content)
-        content = content.replace(f"<#{self.discord.guild.channel_id}>", "#general").replace(
-            "\n", "\n    "
-        )
-        parts = [content, *map(embed_text, message["embeds"])]
-        parts += map(component_text, parts_of(message["components"]))
-        parts += [
-            f"[file: {file['filename']}, {file['size']} bytes]" for file in message["attachments"]
-        ]
-        return " ".join(filter(None, parts)) or "(no text)"
-
-    def _quote(self, message_id: str) -> str:
-        message = self.discord.messages.get(message_id)
-        if message is None:
-            return "a message"
-        return f'{message["author"]["username"]}\'s "{short(self._text(message), 40)}"'
-
-
-def listed_names(users: Any) -> str:
-    return ", ".join(user.name for user in users)
+    def _expect_more(self, actor: User, seconds: float) -> None:
+        self._busy[actor.name] = time.monotonic() + seconds

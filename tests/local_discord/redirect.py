@@ -1,11 +1,12 @@
 """Run a script, unchanged, with discord.py pointed at a local Discord.
 
-python -m tests.local_discord.redirect [OPTION ...] http://localhost:PORT/api/v10 run_bots.py --env-file .env
+python -m tests.local_discord.redirect [OPTION ...] http://localhost:PORT/api/v10 run_bots.py ...
 
 --sync-commands   every bot uploads its slash commands before it connects
 --zlib            discord.py asks the gateway for zlib, also where it could have zstd
---stdin-signals   each line of stdin is the number of a signal, which is raised here: Windows sends none to a process.
-                  "close" does what Windows does when somebody closes the console window.
+--stdin-signals   each line of stdin is the number of a signal, which is raised here: Windows sends
+                  none to a process. "close" does what Windows does when somebody closes the
+                  console window.
 
 Its imports stand in its functions, so that --zlib comes before them.
 """
@@ -45,9 +46,8 @@ def take_signals_from_stdin() -> None:
     def raise_signals() -> None:
         for line in stdin:
             if line.strip() == "close":
-                console_handlers[-1](
-                    CTRL_CLOSE_EVENT
-                )  # Windows calls the newest first, in a thread of its own
+                # Windows calls the newest first, in a thread of its own.
+                console_handlers[-1](CTRL_CLOSE_EVENT)
             else:
                 signal.raise_signal(int(line))
 
@@ -55,7 +55,10 @@ def take_signals_from_stdin() -> None:
 
 
 def note_console_handlers() -> list[Any]:
-    """What the script gives to SetConsoleCtrlHandler from now on: a test has no console window to close."""
+    """What the script gives to SetConsoleCtrlHandler from now on.
+
+    A test has no console window to close.
+    """
     import ctypes
 
     handlers = []
@@ -76,7 +79,8 @@ def redirect(base: str) -> None:
     import yarl
 
     discord.http.Route.BASE = base
-    # The gateway has another name than the REST API, as Discord's own: else a bot could use one connection for both.
+    # The gateway has another name than the REST API, as Discord's own: else a bot could use one
+    # connection for both.
     gateway = yarl.URL(base).with_host("127.0.0.1").with_path("/")
     scheme = "wss" if base.startswith("https") else "ws"
     discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway.with_scheme(scheme)

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
-from .interactions import (
-    DEFERRED_MESSAGE,
-    DEFERRED_UPDATE,
-    EPHEMERAL,
-    FORM,
-    LOADING,
-    MESSAGE,
-    UPDATE,
-)
-from .world import Account, User, emoji_payload, member_payload, snowflake
+from .interactions import EPHEMERAL, LOADING, Answer, Interaction
+from .world import Account, Faults, Json, User, emoji_payload, member_payload, snowflake
 
 if TYPE_CHECKING:
     from . import LocalDiscord
 
+PREFIX = "/api/v10"
+CHANNEL = "/channels/{channel}"
+MESSAGES = CHANNEL + "/messages"
+MESSAGE = MESSAGES + "/{message}"
+REACTIONS = MESSAGE + "/reactions"
+REACTION = REACTIONS + "/{emoji}"
+COMMANDS = "/applications/{application}/commands"
+GUILD_COMMANDS = "/applications/{application}/guilds/{guild}/commands"
+WEBHOOK = "/webhooks/{application}/{token}"
+ANSWER = WEBHOOK + "/messages/{message}"
 
-def json_response(
-    body: Any, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    """A JSON answer. Discord's Content-Type has no charset, and discord.py compares it to the letter."""
-    all_headers = {"Content-Type": "application/json", "Via": "1.1 google", **(headers or {})}
-    return web.Response(body=json.dumps(body).encode(), status=status, headers=all_headers)
+HEADERS = {"Content-Type": "application/json", "Via": "1.1 google"}
+MESSAGE_LENGTH = 2000  # characters, at the most
+MESSAGE_PARTS = ("content", "embeds", "components", "attachments", "poll")  # it must have one
 
 
-def bucket(name: str) -> dict[str, str]:
-    """The headers of a rate limit that is far away."""
+def json_response(body: Any, status: int = 200, headers: Any = None) -> web.Response:
+    """A JSON answer.
+
+    Discord's Content-Type has no charset, and discord.py compares it to the letter.
+    """
+    data = json.dumps(body).encode()
+    all_headers = HEADERS | dict(headers or {})
+    return web.Response(body=data, status=status, headers=all_headers)
+
+
+def rate_limit(bucket: str) -> dict[str, str]:
+    """The headers of a rate limit that is far away; none if there is none."""
+    if not bucket:
+        return {}
     return {
-        "X-RateLimit-Bucket": name,
+        "X-RateLimit-Bucket": bucket,
         "X-RateLimit-Limit": "50",
         "X-RateLimit-Remaining": "49",
         "X-RateLimit-Reset-After": "1.0",
@@ -51,397 +64,455 @@ class Refusal(Exception):
 
 def invalid(field: str, code: str, message: str) -> Refusal:
     """The refusal of one field of a body."""
-    return Refusal(
-        400,
-        50035,
-        "Invalid Form Body",
-        errors={field: {"_errors": [{"code": code, "message": message}]}},
-    )
+    errors = {field: {"_errors": [{"code": code, "message": message}]}}
+    return Refusal(400, 50035, "Invalid Form Body", errors=errors)
 
 
-def check_message(body: dict[str, Any], files: list[dict[str, Any]]) -> None:
+def check_message(body: Json, files: list[Json]) -> None:
     """Raises `Refusal` for a message that is empty or too long."""
-    if len(body.get("content") or "") > 2000:
+    content = body.get("content") or ""
+    if len(content) > MESSAGE_LENGTH:
         raise invalid("content", "BASE_TYPE_MAX_LENGTH", "Must be 2000 or fewer in length.")
-    if not files and not any(
-        body.get(name) for name in ("content", "embeds", "components", "attachments", "poll")
-    ):
+    parts = [name for name in MESSAGE_PARTS if body.get(name)]
+    if not parts and not files:
         raise Refusal(400, 50006, "Cannot send an empty message")
 
 
-async def read_body(request: web.Request) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A request's JSON, and the files that came with it as attachment objects."""
-    if not request.content_type.startswith("multipart/"):
-        return await request.json(), []
-    body: dict[str, Any] = {}
-    files = []
-    for part in (await request.post()).values():
-        if isinstance(part, web.FileField):
-            where = f"http://localhost/{part.filename}"
-            size = {"size": len(part.file.read()), "url": where, "proxy_url": where}
-            files.append({"id": str(snowflake()), "filename": part.filename, **size})
-        else:
-            body = json.loads(part)  # payload_json
-    return body, files
+def attachment(file: web.FileField) -> Json:
+    """The attachment object of a file that came in."""
+    url = f"http://localhost/{file.filename}"
+    size = len(file.file.read())
+    described = {"id": str(snowflake()), "filename": file.filename, "size": size}
+    return {**described, "url": url, "proxy_url": url}
+
+
+class Route(NamedTuple):
+    """Which method of `BotRequest` answers a kind of requests. A `bucket` is a rate limit's."""
+
+    method: str
+    path: str
+    bucket: str
+    answer: Callable[[BotRequest], Awaitable[Any]]
+
+
+ROUTES: list[Route] = []
+
+
+def route(method: str, path: str, bucket: str = "") -> Any:
+    """Mark the method that answers such requests, with a JSON body or, where None, with 204."""
+
+    def add(answer: Any) -> Any:
+        ROUTES.append(Route(method, path, bucket, answer))
+        return answer
+
+    return add
 
 
 class Rest:
-    """The routes. Each request is counted for its account, and may be dealt with by a fault first."""
+    """The API. Each request is counted for its account, and may be dealt with by a fault first."""
 
     def __init__(self, discord: LocalDiscord) -> None:
         self.discord = discord
 
     def add_routes(self, app: web.Application) -> None:
-        channel, message = "/channels/{channel}", "/channels/{channel}/messages/{message}"
-        reaction, webhook = f"{message}/reactions/{{emoji}}", "/webhooks/{application}/{token}"
-        commands = "/applications/{application}/commands"
-        guild_commands = "/applications/{application}/guilds/{guild}/commands"
-        for method, path, answer in (
-            ("GET", "/users/@me", self.me),
-            ("GET", "/oauth2/applications/@me", self.application),
-            ("GET", "/gateway/bot", self.gateway_bot),
-            ("GET", "/users/{user}", self.user),
-            ("GET", "/guilds/{guild}/members/{user}", self.member),
-            ("POST", "/users/@me/channels", self.open_direct_channel),
-            ("GET", channel, self.channel),
-            ("POST", f"{channel}/typing", self.typing),
-            ("GET", f"{channel}/messages", self.history),
-            ("POST", f"{channel}/messages", self.post_message),
-            ("POST", f"{channel}/messages/bulk-delete", self.delete_messages),
-            ("GET", message, self.get_message),
-            ("PATCH", message, self.edit_message),
-            ("DELETE", message, self.delete_message),
-            ("GET", reaction, self.reacted),
-            ("PUT", f"{reaction}/@me", self.react),
-            ("DELETE", f"{reaction}/{{user}}", self.take_reaction_away),
-            ("DELETE", f"{message}/reactions", self.clear_reactions),
-            ("GET", commands, self.get_commands),
-            ("PUT", commands, self.put_commands),
-            ("GET", guild_commands, self.get_commands),
-            ("PUT", guild_commands, self.put_commands),
-            ("POST", "/interactions/{id}/{token}/callback", self.answer_interaction),
-            ("POST", webhook, self.follow_up),
-            ("GET", f"{webhook}/messages/{{message}}", self.get_answer),
-            ("PATCH", f"{webhook}/messages/{{message}}", self.edit_answer),
-            ("DELETE", f"{webhook}/messages/{{message}}", self.delete_answer),
-            ("*", "/{rest:.*}", self.not_found),
-        ):
-            app.router.add_route(method, f"/api/v10{path}", self.handler(answer))
+        for route in ROUTES:
+            handler = functools.partial(self._respond, route)
+            app.router.add_route(route.method, PREFIX + route.path, handler)
 
-    def handler(self, answer: Any) -> Any:
-        async def handle(request: web.Request) -> web.Response:
-            discord = self.discord
-            await discord.travel()
-            name = f"{request.method} {request.path.removeprefix('/api/v10')}"
-            account = discord.accounts.get(
-                request.headers.get("Authorization", "").removeprefix("Bot ")
-            )
-            discord.requests.append(name)
-            discord.rest_connections.add(request.transport)
-            if account is not None:
-                account.requests.append(name)
-            for faults in filter(None, (account, discord)):
-                for moment in (name, "REST"):
-                    action = faults.next_action(moment)
-                    if action is not None:
-                        response = await action(request)
-                        if response is not None:
-                            if not isinstance(response, web.Response):
-                                response = json_response(
-                                    {}, status=500
-                                )  # the connection is cut anyway
-                            discord.count_invalid(response.status)
-                            return response
-            if account is None and (
-                interaction := discord.interactions.get(request.match_info.get("token", ""))
-            ):
-                account = interaction.account  # these requests come without the bot's token
+    async def _respond(self, route: Route, request: web.Request) -> web.Response:
+        discord = self.discord
+        await discord.travel()
+        token = request.headers.get("Authorization", "").removeprefix("Bot ")
+        account = discord.accounts.get(token)
+        name = name_of(request)
+        discord.requests.append(name)
+        discord.rest_connections.add(request.transport)
+        response = None
+        if account is not None:
+            account.requests.append(name)
+            response = await fault(account, request)
+        if response is None:
+            response = await fault(discord, request)
+        if response is None:
+            response = await self._answer(route, request, account)
+        discord.count_invalid(response.status)
+        return response
+
+    async def _answer(
+        self, route: Route, request: web.Request, account: Account | None
+    ) -> web.Response:
+        if account is None:
+            account = self._account_of_interaction(request)
+        try:
             if account is None or account.token_reset:
-                discord.count_invalid(401)
-                return json_response({"message": "401: Unauthorized", "code": 0}, status=401)
-            try:
-                return await answer(request, account)  # type: ignore[no-any-return]
-            except Refusal as refusal:
-                discord.count_invalid(refusal.status)
-                return json_response(refusal.body, status=refusal.status)
+                raise Refusal(401, 0, "401: Unauthorized")
+            body = await route.answer(BotRequest(self.discord, account, request))
+        except Refusal as refusal:
+            return json_response(refusal.body, status=refusal.status)
+        headers = rate_limit(route.bucket)
+        if body is None:
+            return web.Response(status=204, headers=headers)
+        return json_response(body, headers=headers)
 
-        return handle
+    def _account_of_interaction(self, request: web.Request) -> Account | None:
+        """The requests about an interaction have its own token, without the bot's."""
+        token = request.match_info.get("token", "")
+        interaction = self.discord.interactions.get(token)
+        return None if interaction is None else interaction.account
 
-    async def me(self, _request: web.Request, account: Account) -> web.Response:
-        return json_response(
-            account.user.payload()
-            | {"mfa_enabled": False, "verified": True, "email": None, "flags": 0}
-        )
 
-    async def application(self, _request: web.Request, account: Account) -> web.Response:
-        return json_response(account.application())
+def name_of(request: web.Request) -> str:
+    return f"{request.method} {request.path.removeprefix(PREFIX)}"
 
-    async def gateway_bot(self, _request: web.Request, account: Account) -> web.Response:
+
+async def fault(faults: Faults, request: web.Request) -> web.Response | None:
+    """Take the scripted action for this request. Returns its answer, if it gives one."""
+    for moment in (name_of(request), "REST"):
+        action = faults.next_action(moment)
+        response = None if action is None else await action(request)
+        if isinstance(response, web.Response):
+            return response
+        if response is not None:
+            return json_response({}, status=500)  # the connection is cut anyway
+    return None
+
+
+class BotRequest:
+    """A request of a bot, and the answers to all the kinds of them."""
+
+    def __init__(self, discord: LocalDiscord, account: Account, request: web.Request) -> None:
+        self.discord = discord
+        self.account = account
+        self.user = account.user
+        self.request = request
+        self.query = request.query
+        self.messages = discord.messages
+        self.path = request.match_info  # what stands in the places of the route's path
+
+    async def body(self) -> tuple[Json, list[Json]]:
+        """The request's JSON, and the files that came with it as attachment objects."""
+        if not self.request.content_type.startswith("multipart/"):
+            return await self.request.json(), []
+        body: Json = {}
+        files = []
+        parts = await self.request.post()
+        for part in parts.values():
+            if isinstance(part, web.FileField):
+                files.append(attachment(part))
+            else:
+                body = json.loads(part)  # payload_json
+        return body, files
+
+    # --- who is there
+
+    @route("GET", "/users/@me")
+    async def me(self) -> Json:
+        private = {"mfa_enabled": False, "verified": True, "email": None, "flags": 0}
+        return self.user.payload() | private
+
+    @route("GET", "/oauth2/applications/@me")
+    async def application(self) -> Json:
+        return self.account.application()
+
+    @route("GET", "/gateway/bot")
+    async def gateway_bot(self) -> Json:
+        account = self.account
         used = account.used_before + len(account.identifies)
-        limit = {
-            "total": 1000,
-            "remaining": max(0, 1000 - used),
-            "reset_after": int(account.reset_after * 1000),
-        }
+        limit = {"total": 1000, "remaining": max(0, 1000 - used)}
+        limit["reset_after"] = int(account.reset_after * 1000)
         limit["max_concurrency"] = account.max_concurrency
-        return json_response(
-            {
-                "url": self.discord.gateway_url,
-                "shards": account.shards,
-                "session_start_limit": limit,
-            }
-        )
+        url = self.discord.gateway_url
+        return {"url": url, "shards": account.shards, "session_start_limit": limit}
 
-    async def user(self, request: web.Request, _account: Account) -> web.Response:
-        return json_response(self._find_user(request).payload())
+    @route("GET", "/users/{user}")
+    async def get_user(self) -> Json:
+        return self._find_user().payload()
 
-    async def member(self, request: web.Request, _account: Account) -> web.Response:
-        return json_response(member_payload(self._find_user(request)))
+    @route("GET", "/guilds/{guild}/members/{user}")
+    async def get_member(self) -> Json:
+        return member_payload(self._find_user())
 
-    def _find_user(self, request: web.Request) -> User:
+    def _find_user(self) -> User:
         for user in self.discord.users:
-            if str(user.id) == request.match_info["user"]:
+            if str(user.id) == self.path["user"]:
                 return user
         raise Refusal(404, 10013, "Unknown User")
 
-    # --- channels and messages
+    # --- channels
 
-    async def open_direct_channel(self, request: web.Request, account: Account) -> web.Response:
-        recipient = str((await request.json())["recipient_id"])
+    @route("POST", "/users/@me/channels")
+    async def open_direct_channel(self) -> Any:
+        body = await self.request.json()
+        recipient_id = int(body["recipient_id"])
         for person in self.discord.people:
-            if str(person.id) == recipient:
-                channel_id = self.discord.direct_channel(account, person)
-                return json_response(self.discord.channel(channel_id))
+            if person.id == recipient_id:
+                channel_id = self.discord.direct_channel(self.account, person)
+                return self.discord.channel(channel_id)
         raise Refusal(400, 50007, "Cannot send messages to this user")
 
-    async def channel(self, request: web.Request, _account: Account) -> web.Response:
-        return json_response(self.discord.channel(self._find_channel(request)))
+    @route("GET", CHANNEL)
+    async def get_channel(self) -> Any:
+        return self.discord.channel(self._find_channel())
 
-    def _find_channel(self, request: web.Request) -> int:
-        channel_id = int(request.match_info["channel"])
+    def _find_channel(self) -> int:
+        channel_id = int(self.path["channel"])
         if self.discord.channel(channel_id) is None:
             raise Refusal(404, 10003, "Unknown Channel")
         return channel_id
 
-    async def typing(self, request: web.Request, account: Account) -> web.Response:
-        self.discord.on_event(
-            "TYPING_START", {"channel_id": str(self._find_channel(request))}, account.user
-        )
-        return web.Response(status=204)
+    @route("POST", CHANNEL + "/typing")
+    async def typing(self) -> None:
+        place = {"channel_id": str(self._find_channel())}
+        self.discord.on_event("TYPING_START", place, self.user)
 
-    async def history(self, request: web.Request, account: Account) -> web.Response:
-        channel_id = str(self._find_channel(request))
-        before, after = (
-            int(request.query.get("before", 1 << 63)),
-            int(request.query.get("after", 0)),
-        )
-        limit = int(request.query.get("limit", 50))
-        found = [
-            message
-            for message in self.discord.messages.values()
-            if message["channel_id"] == channel_id and after < int(message["id"]) < before
-            if not message["flags"] & EPHEMERAL
-        ]
+    # --- messages
+
+    @route("GET", MESSAGES)
+    async def history(self) -> list[Json]:
+        limit, after = self._number("limit", 50), self._number("after", 0)
+        before = self._number("before", 1 << 63)
+        found = []
+        for message in self.discord.messages_in(self._find_channel()):
+            is_hidden = message["flags"] & EPHEMERAL
+            if not is_hidden and after < int(message["id"]) < before:
+                found.append(self._with_reactions(message))
         found = found[:limit] if after else found[-limit:]
-        return json_response(
-            [self._with_reactions(message, account) for message in reversed(found)]
-        )
+        found.reverse()
+        return found
 
-    async def post_message(self, request: web.Request, account: Account) -> web.Response:
-        body, files = await read_body(request)
-        channel_id = self._find_channel(request)
+    def _number(self, name: str, default: int) -> int:
+        return int(self.query.get(name, default))
+
+    @route("POST", MESSAGES, bucket="messages")
+    async def post_message(self) -> Json:
+        body, files = await self.body()
+        channel_id = self._find_channel()
         check_message(body, files)
+        self._check_reference(body)
+        self.account.messages.append(body)
+        return await self.discord.post(channel_id, self.user, body, files)
+
+    def _check_reference(self, body: Json) -> None:
+        """A reply to a message that is gone is refused, or else becomes a message like others."""
         reference = body.get("message_reference")
-        if reference and str(reference["message_id"]) not in self.discord.messages:
-            if reference.get("fail_if_not_exists", True):
-                raise invalid(
-                    "message_reference", "MESSAGE_REFERENCE_UNKNOWN_MESSAGE", "Unknown message"
-                )
-            del body["message_reference"]
-        account.messages.append(body)
-        message = await self.discord.post(channel_id, account.user, body, files)
-        return json_response(message, headers=bucket("messages"))
+        if not reference:
+            return
+        if str(reference["message_id"]) in self.messages:
+            return
+        if reference.get("fail_if_not_exists", True):
+            code = "MESSAGE_REFERENCE_UNKNOWN_MESSAGE"
+            raise invalid("message_reference", code, "Unknown message")
+        del body["message_reference"]
 
-    def _find_message(self, request: web.Request) -> dict[str, Any]:
-        message = self.discord.messages.get(request.match_info["message"])
-        if message is None or message["channel_id"] != request.match_info["channel"]:
-            raise Refusal(404, 10008, "Unknown Message")
-        return message
+    def _find_message(self) -> Json:
+        message = self.messages.get(self.path["message"])
+        if message and message["channel_id"] == self.path["channel"]:
+            return message
+        raise Refusal(404, 10008, "Unknown Message")
 
-    def _with_reactions(self, message: dict[str, Any], account: Account) -> dict[str, Any]:
+    @route("GET", MESSAGE)
+    async def get_message(self) -> Json:
+        return self._with_reactions(self._find_message())
+
+    @route("PATCH", MESSAGE)
+    async def edit_message(self) -> Json:
+        message = self._find_message()
+        if not self._wrote(message):
+            raise Refusal(403, 50005, "Cannot edit a message authored by another user")
+        return await self._edit(message)
+
+    def _wrote(self, message: Json) -> bool:
+        return message["author"]["id"] == str(self.user.id)
+
+    async def _edit(self, message: Json) -> Json:
+        body, files = await self.body()
+        check_message(message | body, files)
+        return await self.discord.edit(message, self.user, body, files)
+
+    @route("DELETE", MESSAGE)
+    async def delete_message(self) -> None:
+        message = self._find_message()
+        if "guild_id" not in message and not self._wrote(message):
+            raise Refusal(403, 50003, "Cannot execute action on a DM channel")
+        await self.discord.delete([message], self.user)
+
+    @route("POST", MESSAGES + "/bulk-delete")
+    async def delete_messages(self) -> None:
+        if self._find_channel() in self.discord.direct:
+            raise Refusal(403, 50003, "Cannot execute action on a DM channel")
+        body = await self.request.json()
+        ids = [str(message_id) for message_id in body["messages"]]
+        if not 2 <= len(ids) <= 100:
+            problem = "Provided too few or too many messages to delete. Must provide at least 2"
+            raise Refusal(400, 50016, problem)
+        messages = [self.messages[message_id] for message_id in ids if message_id in self.messages]
+        if messages:
+            await self.discord.delete(messages, self.user, bulk=True)
+
+    # --- reactions
+
+    def _reactions_to(self, message: Json) -> dict[str, list[User]]:
+        return self.discord.reactions.get(message["id"], {})
+
+    def _with_reactions(self, message: Json) -> Json:
         reactions = []
-        for emoji, users in self.discord.reactions.get(message["id"], {}).items():
-            counts = {
-                "count": len(users),
-                "count_details": {"burst": 0, "normal": len(users)},
-                "burst_colors": [],
-            }
-            mine = {"me": account.user in users, "me_burst": False}
-            reactions.append(counts | mine | {"emoji": emoji_payload(emoji)})
+        for emoji, users in self._reactions_to(message).items():
+            count = len(users)
+            reaction = {"emoji": emoji_payload(emoji), "me": self.user in users, "count": count}
+            reaction |= {"count_details": {"burst": 0, "normal": count}}
+            reactions.append(reaction | {"me_burst": False, "burst_colors": []})
         return message | {"reactions": reactions}
 
-    async def get_message(self, request: web.Request, account: Account) -> web.Response:
-        return json_response(self._with_reactions(self._find_message(request), account))
-
-    async def edit_message(self, request: web.Request, account: Account) -> web.Response:
-        message = self._find_message(request)
-        body, files = await read_body(request)
-        if message["author"]["id"] != str(account.user.id):
-            raise Refusal(403, 50005, "Cannot edit a message authored by another user")
-        check_message(message | body, files)
-        return json_response(await self.discord.edit(message, account.user, body, files))
-
-    async def delete_message(self, request: web.Request, account: Account) -> web.Response:
-        message = self._find_message(request)
-        if "guild_id" not in message and message["author"]["id"] != str(account.user.id):
-            raise Refusal(403, 50003, "Cannot execute action on a DM channel")
-        await self.discord.delete([message], account.user)
-        return web.Response(status=204)
-
-    async def delete_messages(self, request: web.Request, account: Account) -> web.Response:
-        channel_id = self._find_channel(request)
-        if channel_id in self.discord.direct:
-            raise Refusal(403, 50003, "Cannot execute action on a DM channel")
-        ids = (await request.json())["messages"]
-        if not 2 <= len(ids) <= 100:
-            raise Refusal(
-                400,
-                50016,
-                "Provided too few or too many messages to delete. Must provide at least 2",
-            )
-        messages = [
-            self.discord.messages[str(it)] for it in ids if str(it) in self.discord.messages
-        ]
-        if messages:
-            await self.discord.delete(messages, account.user, bulk=True)
-        return web.Response(status=204)
-
-    async def reacted(self, request: web.Request, _account: Account) -> web.Response:
+    @route("GET", REACTION)
+    async def get_reaction(self) -> list[Json]:
         """Who has put this reaction on a message."""
-        reactions = self.discord.reactions.get(self._find_message(request)["id"], {})
-        after = int(request.query.get("after", 0))
-        users = sorted(reactions.get(request.match_info["emoji"], []), key=lambda user: user.id)
-        return json_response([user.payload() for user in users if user.id > after])
+        reactions = self._reactions_to(self._find_message())
+        users = reactions.get(self.path["emoji"], [])
+        after = self._number("after", 0)
+        in_order = sorted(users, key=lambda user: user.id)
+        return [user.payload() for user in in_order if user.id > after]
 
-    async def react(self, request: web.Request, account: Account) -> web.Response:
-        emoji = request.match_info["emoji"]
+    @route("PUT", REACTION + "/@me", bucket="reactions")
+    async def react(self) -> None:
+        emoji = self.path["emoji"]
         if emoji.isascii() and ":" not in emoji:
             raise Refusal(400, 10014, "Unknown Emoji")
-        await self.discord.react(self._find_message(request), emoji, account.user)
-        return web.Response(status=204, headers=bucket("reactions"))
+        await self.discord.react(self._find_message(), emoji, self.user)
 
-    async def take_reaction_away(self, request: web.Request, account: Account) -> web.Response:
-        user = account.user if request.match_info["user"] == "@me" else self._find_user(request)
-        await self.discord.react(
-            self._find_message(request), request.match_info["emoji"], user, take_away=True
-        )
-        return web.Response(status=204, headers=bucket("reactions"))
+    @route("DELETE", REACTION + "/{user}", bucket="reactions")
+    async def take_reaction_away(self) -> None:
+        user = self.user if self.path["user"] == "@me" else self._find_user()
+        message = self._find_message()
+        await self.discord.react(message, self.path["emoji"], user, take_away=True)
 
-    async def clear_reactions(self, request: web.Request, account: Account) -> web.Response:
-        await self.discord.clear_reactions(self._find_message(request), account.user)
-        return web.Response(status=204, headers=bucket("reactions"))
+    @route("DELETE", REACTIONS, bucket="reactions")
+    async def clear_reactions(self) -> None:
+        await self.discord.clear_reactions(self._find_message(), self.user)
 
-    # --- slash commands and buttons
+    # --- slash commands
 
-    async def get_commands(self, request: web.Request, account: Account) -> web.Response:
-        guild_id = request.match_info.get("guild")
-        return json_response(
-            [command for command in account.commands if command.get("guild_id") == guild_id]
-        )
+    @route("GET", COMMANDS)
+    @route("GET", GUILD_COMMANDS)
+    async def get_commands(self) -> list[Json]:
+        """An application's slash commands: the global ones, or those of one server."""
+        guild_id = self.path.get("guild")
+        commands = self.account.commands
+        return [command for command in commands if command.get("guild_id") == guild_id]
 
-    async def put_commands(self, request: web.Request, account: Account) -> web.Response:
-        """Replace an application's slash commands: the global ones, or those of one server."""
-        guild_id = request.match_info.get("guild")
-        common = {"application_id": str(account.user.id), "version": "1"}
-        if guild_id is not None:
-            common["guild_id"] = guild_id
+    @route("PUT", COMMANDS)
+    @route("PUT", GUILD_COMMANDS)
+    async def put_commands(self) -> list[Json]:
+        """Replace the slash commands: the global ones, or those of one server."""
+        common = {"application_id": str(self.user.id), "version": "1"}
         common["description"] = ""  # what stands in the menu of a user or a message has none
-        new = [common | command | {"id": str(snowflake())} for command in await request.json()]
-        account.commands = [it for it in account.commands if it.get("guild_id") != guild_id] + new
-        return json_response(new)
+        if "guild" in self.path:
+            common["guild_id"] = self.path["guild"]
+        new = []
+        for command in await self.request.json():
+            new.append(common | command | {"id": str(snowflake())})
+        replaced = await self.get_commands()
+        kept = [command for command in self.account.commands if command not in replaced]
+        self.account.commands = kept + new
+        return new
 
-    async def answer_interaction(self, request: web.Request, account: Account) -> web.Response:
+    # --- answers to slash commands, buttons and forms
+
+    @property
+    def interaction(self) -> Interaction:
+        return self.discord.interactions[self.path["token"]]
+
+    @route("POST", "/interactions/{id}/{token}/callback")
+    async def answer_interaction(self) -> Json | None:
         """The first answer to a slash command or a button."""
-        body, files = await read_body(request)
-        interaction = self.discord.interactions[request.match_info["token"]]
-        kind, data = body["type"], body.get("data") or {}
+        body, files = await self.body()
+        kind = body["type"]
+        data = body.get("data") or {}
+        interaction = self.interaction
         if interaction.late:
             raise Refusal(404, 10062, "Unknown interaction")
         if interaction.answered:
             raise Refusal(400, 40060, "Interaction has already been acknowledged.")
-        if kind == MESSAGE:
+        if kind == Answer.MESSAGE:
             check_message(data, files)
-        account.messages.append(data)
+        self.account.messages.append(data)
         interaction.answered = True
-        if kind in (MESSAGE, DEFERRED_MESSAGE):
-            if kind == DEFERRED_MESSAGE:
-                data = data | {"flags": data.get("flags", 0) | LOADING}
-            interaction.answer = await self.discord.post(
-                interaction.channel_id, account.user, data, files, interaction
-            )
-        elif interaction.message is not None and kind in (UPDATE, DEFERRED_UPDATE):
-            interaction.answer = interaction.message
-            if kind == UPDATE:
-                await self.discord.edit(interaction.message, account.user, data, files)
-        elif kind == FORM:
-            self.discord.on_event(
-                "FORM", data | {"channel_id": str(interaction.channel_id)}, account.user
-            )
-        if "with_response" not in request.query:
-            return web.Response(status=204)
-        callback: dict[str, Any] = {"id": str(interaction.id), "type": interaction.kind}
-        response: dict[str, Any] = {"interaction": callback}
-        if interaction.answer is not None:
-            flags = interaction.answer["flags"]
-            callback["response_message_id"] = interaction.answer["id"]
-            callback["response_message_loading"] = bool(flags & LOADING)
-            callback["response_message_ephemeral"] = bool(flags & EPHEMERAL)
-            response["resource"] = {"type": kind, "message": interaction.answer}
-        return json_response(response)
+        await self._take_answer(kind, data, files)
+        return callback(interaction, kind) if "with_response" in self.query else None
 
-    async def follow_up(self, request: web.Request, account: Account) -> web.Response:
+    async def _take_answer(self, kind: int, data: Json, files: list[Json]) -> None:
+        interaction = self.interaction
+        match kind:
+            case Answer.MESSAGE:
+                interaction.answer = await self._post_answer(data, files)
+            case Answer.DEFERRED_MESSAGE:
+                flags = data.get("flags", 0) | LOADING
+                interaction.answer = await self._post_answer(data | {"flags": flags}, files)
+            case Answer.DEFERRED_UPDATE:
+                interaction.answer = interaction.message
+            case Answer.UPDATE if interaction.message is not None:
+                interaction.answer = interaction.message
+                await self.discord.edit(interaction.message, self.user, data, files)
+            case Answer.FORM:
+                form = data | {"channel_id": str(interaction.channel_id)}
+                self.discord.on_event("FORM", form, self.user)
+
+    async def _post_answer(self, data: Json, files: list[Json]) -> Json:
+        interaction = self.interaction
+        return await self.discord.post(interaction.channel_id, self.user, data, files, interaction)
+
+    @route("POST", WEBHOOK)
+    async def follow_up(self) -> Json:
         """One more message, after the first answer."""
-        body, files = await read_body(request)
-        interaction = self.discord.interactions[request.match_info["token"]]
+        body, files = await self.body()
         check_message(body, files)
-        if not interaction.answered:
+        if not self.interaction.answered:
             raise Refusal(404, 10015, "Unknown Webhook")
-        account.messages.append(body)
-        if (
-            interaction.answer is not None and interaction.answer["flags"] & LOADING
-        ):  # then it is the first answer
-            message = await self.discord.edit(interaction.answer, account.user, body, files)
-        else:
-            message = await self.discord.post(
-                interaction.channel_id, account.user, body, files, interaction
-            )
-        return json_response(message)
+        self.account.messages.append(body)
+        announced = self.interaction.answer
+        if announced is not None and announced["flags"] & LOADING:
+            return await self.discord.edit(announced, self.user, body, files)
+        return await self._post_answer(body, files)
 
-    def _find_answer(self, request: web.Request) -> dict[str, Any]:
-        interaction = self.discord.interactions[request.match_info["token"]]
-        original = interaction.answer["id"] if interaction.answer else ""
-        message_id = request.match_info["message"]
-        message = self.discord.messages.get(original if message_id == "@original" else message_id)
-        if message is None or message.get("webhook_id") != request.match_info["application"]:
-            raise Refusal(404, 10008, "Unknown Message")
-        return message
+    def _find_answer(self) -> Json:
+        message_id = self.path["message"]
+        first_answer = self.interaction.answer
+        if message_id == "@original" and first_answer is not None:
+            message_id = first_answer["id"]
+        message = self.messages.get(message_id)
+        if message and message.get("webhook_id") == self.path["application"]:
+            return message
+        raise Refusal(404, 10008, "Unknown Message")
 
-    async def get_answer(self, request: web.Request, _account: Account) -> web.Response:
-        return json_response(self._find_answer(request))
+    @route("GET", ANSWER)
+    async def get_answer(self) -> Json:
+        return self._find_answer()
 
-    async def edit_answer(self, request: web.Request, account: Account) -> web.Response:
-        message = self._find_answer(request)
-        body, files = await read_body(request)
-        check_message(message | body, files)
-        return json_response(await self.discord.edit(message, account.user, body, files))
+    @route("PATCH", ANSWER)
+    async def edit_answer(self) -> Json:
+        return await self._edit(self._find_answer())
 
-    async def delete_answer(self, request: web.Request, account: Account) -> web.Response:
-        await self.discord.delete([self._find_answer(request)], account.user)
-        return web.Response(status=204)
+    @route("DELETE", ANSWER)
+    async def delete_answer(self) -> None:
+        await self.discord.delete([self._find_answer()], self.user)
 
-    async def not_found(self, request: web.Request, account: Account) -> web.Response:
-        what = {"request": f"{request.method} {request.path.removeprefix('/api/v10')}"}
-        self.discord.on_event("NOT_FOUND", what, account.user)
-        return json_response(
-            {"message": "404: Not Found", "code": 0, "id": str(snowflake())}, status=404
-        )
+    # --- what there is not
+
+    @route("*", "/{rest:.*}")
+    async def not_found(self) -> None:
+        asked = {"request": name_of(self.request)}
+        self.discord.on_event("NOT_FOUND", asked, self.user)
+        raise Refusal(404, 0, "404: Not Found", id=str(snowflake()))
+
+
+def callback(interaction: Interaction, kind: int) -> Json:
+    """What became of an interaction, for a bot that asks for it with its answer."""
+    about: Json = {"id": str(interaction.id), "type": interaction.kind}
+    response = {"interaction": about}
+    message = interaction.answer
+    if message is not None:
+        flags = message["flags"]
+        about["response_message_id"] = message["id"]
+        about["response_message_loading"] = bool(flags & LOADING)
+        about["response_message_ephemeral"] = bool(flags & EPHEMERAL)
+        response["resource"] = {"type": kind, "message": message}
+    return response

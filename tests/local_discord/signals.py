@@ -1,4 +1,7 @@
-"""Signals for a process that `redirect.py` runs, also on Windows, where they go through a pipe to its stdin."""
+"""Signals for a process that `redirect.py` runs.
+
+On Windows they go through a pipe to its stdin.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,16 @@ STDIN = subprocess.PIPE if ON_WINDOWS else subprocess.DEVNULL
 
 
 def send(
-    process: asyncio.subprocess.Process | subprocess.Popen[str], what: int | str = signal.SIGTERM
+    process: asyncio.subprocess.Process | subprocess.Popen[str], number: int | str = signal.SIGTERM
 ) -> None:
-    """Send a signal by its number, or `"close"`: somebody closes the console window. No matter if it has ended."""
+    """Send a signal by its number, or `"close"`: somebody closes the console window.
+
+    It does not matter if the process has ended.
+    """
     with contextlib.suppress(OSError):
         if process.stdin is None:
-            process.send_signal(int(what))
+            process.send_signal(int(number))
         elif isinstance(process, subprocess.Popen):
-            print(what, file=process.stdin, flush=True)
+            print(number, file=process.stdin, flush=True)
         else:
-            process.stdin.write(f"{what}\n".encode())
+            process.stdin.write(f"{number}\n".encode())

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
 
+from .world import Json
+
+FindId = Callable[[str], int | None]  # of a @name or a #channel
+
+
+# The types of options:
 # https://docs.discord.com/developers/interactions/application-commands#application-command-object-application-command-option-type
-SUBCOMMAND, GROUP, STRING, INTEGER, BOOLEAN, USER, CHANNEL, MENTIONABLE, NUMBER = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    9,
-    10,
-)
+SUBCOMMAND = 1
+GROUP = 2
+STRING = 3
+INTEGER = 4
+BOOLEAN = 5
+USER = 6
+CHANNEL = 7
+MENTIONABLE = 9
+NUMBER = 10
 KINDS = {
     STRING: "text",
     INTEGER: "whole number",
@@ -27,118 +32,167 @@ KINDS = {
     MENTIONABLE: "@name",
     NUMBER: "number",
 }
-
-Command = dict[str, Any]
+BOOLEANS = {"true": True, "false": False}
 
 
 class Unclear(Exception):
     """What the person has typed cannot be done. The text says why."""
 
 
-def slash_commands(commands: list[Command]) -> list[Command]:
+# --- what there is
+
+
+def slash_commands(commands: list[Json]) -> list[Json]:
     """Those that are typed, without the ones in the menus of users and messages."""
     return [command for command in commands if command.get("type", 1) == 1]
 
 
-def usages(command: Command, path: str = "/") -> list[str]:
-    """How to type a command, and each of its subcommands."""
-    path += command["name"]
+def subcommands(command: Json) -> dict[str, Json]:
+    """A command's subcommands and groups of them, by their names."""
     options = command.get("options", [])
-    nested = [option for option in options if option["type"] in (SUBCOMMAND, GROUP)]
-    if nested:
-        return [usage for option in nested for usage in usages(option, f"{path} ")]
-    texts = []
-    for option in options:
-        kind = "|".join(choice["name"] for choice in option.get("choices", [])) or KINDS.get(
-            option["type"], "?"
-        )
-        texts.append(
-            f"{option['name']}:<{kind}>"
-            if option.get("required")
-            else f"[{option['name']}:<{kind}>]"
-        )
-    return [" ".join([path, *texts])]
+    return {option["name"]: option for option in options if option["type"] in (SUBCOMMAND, GROUP)}
 
 
-def parse(
-    command: Command, text: str, find_id: Callable[[str], int | None], path: str = "/"
-) -> list[dict[str, Any]]:
-    """The options in the text after a command's name, in Discord's form. `find_id` finds a @name or a #channel.
+def usages(command: Json, path: str = "/") -> list[str]:
+    """How to type a command, and each of its subcommands. `path` is what stands before it."""
+    path += command["name"]
+    below = subcommands(command)
+    if not below:
+        options = map(option_usage, command.get("options", []))
+        return [" ".join([path, *options])]
+    found = []
+    for option in below.values():
+        found += usages(option, f"{path} ")
+    return found
+
+
+def option_usage(option: Json) -> str:
+    choices = [choice["name"] for choice in option.get("choices", [])]
+    kind = "|".join(choices) or KINDS.get(option["type"], "?")
+    usage = f"{option['name']}:<{kind}>"
+    return usage if option.get("required") else f"[{usage}]"
+
+
+# --- what is typed
+
+
+def parse(command: Json, text: str, find_id: FindId, path: str = "/") -> list[Json]:
+    """The options in the text after a command's name, in Discord's form.
 
     `path` is what stands before the name, where the command is a subcommand. Raises `Unclear`.
     """
-    known = command.get("options", [])
-    nested = {option["name"]: option for option in known if option["type"] in (SUBCOMMAND, GROUP)}
-    if nested:
-        name, _, rest = text.partition(" ")
-        if name not in nested:
-            raise Unclear(
-                f"{path}{command['name']} needs one of these after it: {', '.join(nested)}."
-            )
-        options = parse(nested[name], rest.strip(), find_id, f"{path}{command['name']} ")
-        return [{"name": name, "type": nested[name]["type"], "options": options}]
+    below = subcommands(command)
+    if not below:
+        try:
+            return parse_options(command.get("options", []), text, find_id)
+        except Unclear as problem:
+            raise Unclear(f"{problem} Type: {usages(command, path)[0]}") from None
+    path += command["name"]
+    name, _, rest = text.partition(" ")
+    if name not in below:
+        raise Unclear(f"{path} needs one of these after it: {', '.join(below)}.")
+    option = below[name]
+    options = parse(option, rest.strip(), find_id, f"{path} ")
+    return [{"name": name, "type": option["type"], "options": options}]
 
-    how = f"Type: {usages(command, path)[0]}"
-    names = "|".join(re.escape(option["name"]) for option in known)
-    first, *parts = re.split(rf"(?:^|\s)({names}):", text) if names else [text]
-    texts = {name: value.strip() for name, value in zip(parts[::2], parts[1::2], strict=True)}
-    if first.strip():  # as in Discord, what has no name is for the first option that is not set
-        free = [option["name"] for option in known if option["name"] not in texts]
-        if not free:
-            raise Unclear(f'There is no option for "{first.strip()}". {how}')
-        texts[free[0]] = first.strip()
-    missing = [
-        option["name"]
-        for option in known
-        if option.get("required") and not texts.get(option["name"])
-    ]
+
+def parse_options(known: list[Json], text: str, find_id: FindId) -> list[Json]:
+    texts = split_options([option["name"] for option in known], text)
+    required = [option["name"] for option in known if option.get("required")]
+    missing = [name for name in required if not texts.get(name)]
     if missing:
-        raise Unclear(f"{', '.join(missing)} is missing. {how}")
+        raise Unclear(f"{', '.join(missing)} is missing.")
     options = []
     for option in known:
-        if texts.get(option["name"]):
-            try:
-                value = convert(option, texts[option["name"]], find_id)
-            except ValueError as error:
-                raise Unclear(
-                    f'{option["name"]} is "{texts[option["name"]]}": {error}. {how}'
-                ) from None
-            options.append({"name": option["name"], "type": option["type"], "value": value})
+        name = option["name"]
+        typed = texts.get(name)
+        if typed:
+            value = convert(option, typed, find_id)
+            options.append({"name": name, "type": option["type"], "value": value})
     return options
 
 
-def convert(option: dict[str, Any], text: str, find_id: Callable[[str], int | None]) -> Any:
-    """An option's value. Raises `ValueError` if it does not fit."""
+def split_options(names: list[str], text: str) -> dict[str, str]:
+    """What is typed for each option."""
+    parts = [text]
+    if names:
+        any_name = "|".join(map(re.escape, names))
+        parts = re.split(rf"(?:^|\s)({any_name}):", text)
+    unnamed, *values = map(str.strip, parts)
+    texts = dict(zip(values[::2], values[1::2], strict=True))
+    if unnamed:  # as in Discord, it is for the first option that is not set
+        free = [name for name in names if name not in texts]
+        if not free:
+            raise Unclear(f'There is no option for "{unnamed}".')
+        texts[free[0]] = unnamed
+    return texts
+
+
+# --- what an option's text means
+
+
+def convert(option: Json, text: str, find_id: FindId) -> Any:
+    """An option's value. Raises `Unclear` if the text does not fit."""
+    try:
+        return to_value(option, text, find_id)
+    except ValueError as problem:
+        raise Unclear(f'{option["name"]} is "{text}": {problem}.') from None
+
+
+def to_value(option: Json, text: str, find_id: FindId) -> Any:
     kind = option["type"]
-    for choice in option.get("choices", []):
-        if text.casefold() in (choice["name"].casefold(), str(choice["value"]).casefold()):
-            return choice["value"]
     if option.get("choices"):
-        raise ValueError("it is not one of the choices")
-    if kind == BOOLEAN:
-        if text.lower() not in ("true", "false"):
-            raise ValueError("it must be true or false")
-        return text.lower() == "true"
-    if kind in (USER, CHANNEL, MENTIONABLE):
-        found = find_id(text)
-        if found is None:
-            raise ValueError(
-                "there is nobody of that name" if kind != CHANNEL else "the one channel is #general"
-            )
-        return str(found)
+        return to_choice(option["choices"], text)
+    if kind == STRING:
+        least, most = option.get("min_length", 0), option.get("max_length", math.inf)
+        check_range("its number of characters must be", len(text), least, most)
+        return text
     if kind in (INTEGER, NUMBER):
-        try:
-            measure = int(text) if kind == INTEGER else float(text)
-        except ValueError:
-            raise ValueError(f"it must be a {KINDS[kind]}") from None
-        what, least, most = "it must be", option.get("min_value"), option.get("max_value")
-    elif kind == STRING:
-        measure, least, most = len(text), option.get("min_length"), option.get("max_length")
-        what = "its number of characters must be"
-    else:
-        raise ValueError("the playground has no roles and sends no files")
-    if least is not None and measure < least:
-        raise ValueError(f"{what} {least} or more")
-    if most is not None and measure > most:
-        raise ValueError(f"{what} {most} or less")
-    return text if kind == STRING else measure
+        number = to_number(kind, text)
+        least, most = option.get("min_value", -math.inf), option.get("max_value", math.inf)
+        check_range("it must be", number, least, most)
+        return number
+    if kind == BOOLEAN:
+        return to_boolean(text)
+    if kind in (USER, CHANNEL, MENTIONABLE):
+        return to_id(kind, find_id(text))
+    raise ValueError("the playground has no roles and sends no files")
+
+
+def to_choice(choices: list[Json], text: str) -> Any:
+    wanted = text.casefold()
+    for choice in choices:
+        value = choice["value"]
+        if wanted in (choice["name"].casefold(), str(value).casefold()):
+            return value
+    raise ValueError("it is not one of the choices")
+
+
+def to_number(kind: int, text: str) -> float:
+    convert_text = int if kind == INTEGER else float
+    try:
+        return convert_text(text)
+    except ValueError:
+        raise ValueError(f"it must be a {KINDS[kind]}") from None
+
+
+def check_range(subject: str, size: float, least: float, most: float) -> None:
+    if size < least:
+        raise ValueError(f"{subject} {least} or more")
+    if size > most:
+        raise ValueError(f"{subject} {most} or less")
+
+
+def to_boolean(text: str) -> bool:
+    value = BOOLEANS.get(text.lower())
+    if value is None:
+        raise ValueError("it must be true or false")
+    return value
+
+
+def to_id(kind: int, found: int | None) -> str:
+    if found is not None:
+        return str(found)
+    if kind == CHANNEL:
+        raise ValueError("the one channel is #general")
+    raise ValueError("there is nobody of that name")

@@ -1,57 +1,144 @@
-"""Who and what there is in the local Discord: bots' accounts, servers, people, and what happened to them."""
+"""Bots' accounts, servers and people in the local Discord, and what happened to them."""
 
 from __future__ import annotations
 
 import base64
+import enum
 import itertools
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-# Discord's ids (snowflakes) hold the time in their upper bits: https://docs.discord.com/developers/reference#snowflakes
+Json = dict[str, Any]  # an object of Discord's API
+
+# Discord's ids (snowflakes) hold the time in their upper bits:
+# https://docs.discord.com/developers/reference#snowflakes
 DISCORD_EPOCH_MS = 1_420_070_400_000
 _counter = itertools.count(1)
 
-# https://docs.discord.com/developers/events/gateway#gateway-intents
-INTENTS = {
-    "members": 1 << 1,
-    "presences": 1 << 8,
-    "guild_messages": 1 << 9,
-    "guild_message_reactions": 1 << 10,
-    "direct_messages": 1 << 12,
-    "direct_message_reactions": 1 << 13,
-    "message_content": 1 << 15,
-}
+
+class Intents(enum.IntFlag):
+    """Those that matter here: https://docs.discord.com/developers/events/gateway#gateway-intents"""
+
+    members = 1 << 1
+    presences = 1 << 8
+    guild_messages = 1 << 9
+    guild_message_reactions = 1 << 10
+    direct_messages = 1 << 12
+    direct_message_reactions = 1 << 13
+    message_content = 1 << 15
+
+
 KNOWN_INTENTS = sum(1 << bit for bit in (*range(17), 20, 21, 24, 25))
 # https://docs.discord.com/developers/resources/application#application-object-application-flags
-# For each privileged intent, the flag that it has in a verified application and the one below 100 servers.
-PRIVILEGED_FLAGS = {
-    "presences": 1 << 12 | 1 << 13,
-    "members": 1 << 14 | 1 << 15,
-    "message_content": 1 << 18 | 1 << 19,
-}
+# For each privileged intent, the flag that it has in an application below 100 servers.
+PRIVILEGED_FLAGS = {"presences": 1 << 13, "members": 1 << 15, "message_content": 1 << 19}
 EVERYONE = "2248473465835073"  # the permissions that everyone has in a new server
+EVERYTHING = str((1 << 53) - 1)  # the permissions of the owner
+
+# What Discord's objects have besides, the same for all of them here.
+JOINED_AT = "2024-01-01T00:00:00.000000+00:00"
+MEMBER: Json = {
+    "nick": None,
+    "roles": [],
+    "joined_at": JOINED_AT,
+    "deaf": False,
+    "mute": False,
+    "flags": 0,
+}
+EVERYONES_ROLE: Json = {
+    "name": "@everyone",
+    "permissions": EVERYONE,
+    "position": 0,
+    "color": 0,
+    "hoist": False,
+    "managed": False,
+    "mentionable": False,
+    "flags": 0,
+}
+CHANNEL: Json = {
+    "name": "general",
+    "type": 0,
+    "position": 0,
+    "parent_id": None,
+    "permission_overwrites": [],
+    "topic": None,
+    "nsfw": False,
+    "last_message_id": None,
+}
+GUILD_HAS_NO = (
+    "emojis",
+    "stickers",
+    "threads",
+    "presences",
+    "voice_states",
+    "stage_instances",
+    "guild_scheduled_events",
+    "soundboard_sounds",
+    "features",
+)
+GUILD_HAS_LEVEL_0 = (
+    "verification_level",
+    "default_message_notifications",
+    "explicit_content_filter",
+    "mfa_level",
+    "nsfw_level",
+    "premium_tier",
+    "system_channel_flags",
+)
+GUILD: Json = {
+    "unavailable": False,
+    "large": False,
+    "joined_at": JOINED_AT,
+    "premium_progress_bar_enabled": False,
+    "preferred_locale": "en-US",
+    "afk_timeout": 300,
+    "icon": None,
+}
+APPLICATION: Json = {
+    "icon": None,
+    "description": "",
+    "summary": "",
+    "bot_public": True,
+    "bot_require_code_grant": False,
+    "verify_key": "0" * 64,
+    "team": None,
+    "interactions_endpoint_url": None,
+}
 
 
 def snowflake() -> int:
     """A new id, as Discord makes them: milliseconds since 2015 above 22 bits."""
-    return (int(time.time() * 1000) - DISCORD_EPOCH_MS) << 22 | next(_counter) & 0x3FFFFF
+    milliseconds = int(time.time() * 1000) - DISCORD_EPOCH_MS
+    return milliseconds << 22 | next(_counter) & 0x3FFFFF
 
 
 def make_token(user_id: int, secret: str = "made-up-secret-of-this-bot") -> str:
     """A token in the form that Discord gives them: the bot's id in base64, a time, a secret."""
-    return f"{base64.b64encode(str(user_id).encode()).decode().rstrip('=')}.G{user_id % 10_000:05}.{secret}"
+    encoded_id = base64.b64encode(str(user_id).encode()).decode().rstrip("=")
+    return f"{encoded_id}.G{user_id % 10_000:05}.{secret}"
+
+
+@dataclass
+class Fault:
+    """An action that is taken this many times still."""
+
+    action: Any
+    times: float
 
 
 @dataclass
 class Faults:
     """Which action is taken at which moment, and how many times still."""
 
-    actions: dict[str, list[Any]] = field(default_factory=dict)
+    actions: dict[str, list[Fault]] = field(default_factory=dict)
 
     def fail(self, moment: str, action: Any, times: float = float("inf")) -> None:
-        """From now on, take `action` at `moment`; after `times` times, all is well again (or the next one's turn)."""
-        self.actions.setdefault(moment, []).append([action, times])
+        """From now on, take `action` at `moment`.
+
+        After `times` times, all is well again, or it is the turn of the next action.
+        """
+        self.actions.setdefault(moment, []).append(Fault(action, times))
 
     def heal(self) -> None:
         """Forget every fault."""
@@ -62,11 +149,11 @@ class Faults:
         queue = self.actions.get(moment)
         if not queue:
             return None
-        action = queue[0][0]
-        queue[0][1] -= 1
-        if queue[0][1] <= 0:
+        fault = queue[0]
+        fault.times -= 1
+        if fault.times <= 0:
             queue.pop(0)
-        return action
+        return fault.action
 
 
 @dataclass
@@ -77,7 +164,7 @@ class User:
     id: int = field(default_factory=snowflake)
     bot: bool = False
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> Json:
         return {
             "id": str(self.id),
             "username": self.name,
@@ -93,85 +180,45 @@ class User:
         return f"<@{self.id}>"
 
 
+def the_owner() -> User:
+    return User("owner")
+
+
 @dataclass
 class Guild:
     """A server with one text channel; its members are known to the accounts that are in it."""
 
     name: str
-    owner: User = field(default_factory=lambda: User("owner"))
+    owner: User = field(default_factory=the_owner)
     id: int = field(default_factory=snowflake)
     channel_id: int = field(default_factory=snowflake)
 
-    def channel(self) -> dict[str, Any]:
+    def channel(self) -> Json:
         """The text channel."""
-        return {
-            "id": str(self.channel_id),
-            "guild_id": str(self.id),
-            "name": "general",
-            "type": 0,
-            "position": 0,
-            "parent_id": None,
-            "permission_overwrites": [],
-            "topic": None,
-            "nsfw": False,
-            "last_message_id": None,
-        }
+        return {"id": str(self.channel_id), "guild_id": str(self.id), **CHANNEL}
 
     def permissions(self, user: User) -> str:
         """What this person may do: the owner everything, the others what everyone may."""
-        return str((1 << 53) - 1) if user == self.owner else EVERYONE
+        return EVERYTHING if user == self.owner else EVERYONE
 
-    def payload(self, members: list[User]) -> dict[str, Any]:
+    def payload(self, members: list[User]) -> Json:
         """What GUILD_CREATE carries."""
-        everyone = {"id": str(self.id), "name": "@everyone", "permissions": EVERYONE, "position": 0}
-        everyone |= {"color": 0, "hoist": False, "managed": False, "mentionable": False, "flags": 0}
-        return {
-            "id": str(self.id),
-            "name": self.name,
-            "owner_id": str(self.owner.id),
-            "unavailable": False,
-            "member_count": len(members),
-            "large": False,
-            "joined_at": "2024-01-01T00:00:00.000000+00:00",
-            "roles": [everyone],
-            "channels": [self.channel()],
-            "members": [member_payload(user) for user in members],
-            "emojis": [],
-            "stickers": [],
-            "threads": [],
-            "presences": [],
-            "voice_states": [],
-            "stage_instances": [],
-            "guild_scheduled_events": [],
-            "soundboard_sounds": [],
-            "features": [],
-            "verification_level": 0,
-            "default_message_notifications": 0,
-            "explicit_content_filter": 0,
-            "mfa_level": 0,
-            "nsfw_level": 0,
-            "premium_tier": 0,
-            "premium_progress_bar_enabled": False,
-            "preferred_locale": "en-US",
-            "system_channel_flags": 0,
-            "afk_timeout": 300,
-            "icon": None,
-        }
+        payload: Json = {"id": str(self.id), "name": self.name, **GUILD}
+        payload |= dict.fromkeys(GUILD_HAS_LEVEL_0, 0)
+        payload |= {name: [] for name in GUILD_HAS_NO}
+        payload["owner_id"] = str(self.owner.id)
+        payload["roles"] = [{"id": str(self.id), **EVERYONES_ROLE}]
+        payload["channels"] = [self.channel()]
+        payload["members"] = [member_payload(user) for user in members]
+        payload["member_count"] = len(members)
+        return payload
 
 
-def member_payload(user: User) -> dict[str, Any]:
-    return {
-        "user": user.payload(),
-        "nick": None,
-        "roles": [],
-        "joined_at": "2024-01-01T00:00:00.000000+00:00",
-        "deaf": False,
-        "mute": False,
-        "flags": 0,
-    }
+def member_payload(user: User) -> Json:
+    return {"user": user.payload(), **MEMBER}
 
 
-def emoji_payload(emoji: str) -> dict[str, Any]:
+def emoji_payload(emoji: str) -> Json:
     """An emoji object: a character, or `name:id` of a server's own."""
     name, _, emoji_id = emoji.partition(":")
     return {"name": name, "id": emoji_id or None}
@@ -193,7 +240,7 @@ class Account(Faults):
     user: User = field(default_factory=lambda: User("bot", bot=True))
     token: str = ""
     guilds: list[Guild] = field(default_factory=list)
-    owner: User = field(default_factory=lambda: User("owner"))
+    owner: User = field(default_factory=the_owner)
     privileged: set[str] = field(default_factory=lambda: {"message_content"})
     shards: int = 1  # what /gateway/bot recommends
     max_concurrency: int = 1  # of its shards' IDENTIFYs within 5 seconds
@@ -203,31 +250,28 @@ class Account(Faults):
     requests: list[str] = field(default_factory=list)
     identifies: list[Identify] = field(default_factory=list)
     resumes: list[float] = field(default_factory=list)
-    used_before: int = (
-        0  # IDENTIFYs that Discord has counted already, as those of an earlier process
-    )
+    # IDENTIFYs that Discord has counted already, as those of an earlier process.
+    used_before: int = 0
     reset_after: float = 86_400  # seconds until it counts anew
-    updates: list[dict[str, Any]] = field(default_factory=list)  # its presences and voice states
-    client_closes: list[int | None] = field(
-        default_factory=list
-    )  # how the bot ended each of its connections
-    commands: list[dict[str, Any]] = field(default_factory=list)  # its slash commands, as uploaded
-    messages: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # what the bot has said: the requests' JSON
+    updates: list[Json] = field(default_factory=list)  # its presences and voice states
+    # How the bot ended each of its connections.
+    client_closes: list[int | None] = field(default_factory=list)
+    commands: list[Json] = field(default_factory=list)  # its slash commands, as uploaded
+    messages: list[Json] = field(default_factory=list)  # what it has said: the requests' JSON
     sessions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.token = self.token or make_token(self.user.id)
 
     @property
+    def _connected(self) -> list[Any]:
+        sessions = self.sessions.values()
+        return [session for session in sessions if session.connection is not None]
+
+    @property
     def live(self) -> list[Any]:
         """The gateway connections that have a session and are open now."""
-        return [
-            session.connection
-            for session in self.sessions.values()
-            if session.connection is not None
-        ]
+        return [session.connection for session in self._connected]
 
     def forget_sessions(self) -> None:
         """Discord ends its sessions: a RESUME is refused."""
@@ -236,42 +280,25 @@ class Account(Faults):
 
     @property
     def online(self) -> bool:
-        """Whether people see this bot as online: it has a session that has not ended, connected or not."""
+        """Whether people see this bot: it has a session that has not ended, connected or not."""
         return any(not session.ended for session in self.sessions.values())
 
     @property
     def ready(self) -> bool:
         """Whether every shard of the bot has a live session that got its READY."""
-        live = [
-            session
-            for session in self.sessions.values()
-            if session.connection is not None and session.is_ready
-        ]
-        return bool(live) and len(live) == (live[0].shard or (0, 1))[1]
+        ready = [session for session in self._connected if session.is_ready]
+        return bool(ready) and len(ready) == ready[0].shards
 
     def allows(self, intents: int) -> bool:
         """Whether every privileged intent among these is switched on in the Developer Portal."""
-        return all(name in self.privileged for name in PRIVILEGED_FLAGS if intents & INTENTS[name])
+        asked = {name for name in PRIVILEGED_FLAGS if intents & Intents[name]}
+        return asked <= self.privileged
 
-    def application(self) -> dict[str, Any]:
+    def application(self) -> Json:
         """What GET /oauth2/applications/@me answers."""
-        # The lower of the two bits is the verified form; a small application has the "limited" one.
-        flags = sum(
-            PRIVILEGED_FLAGS[name] & ~(PRIVILEGED_FLAGS[name] >> 1) for name in self.privileged
-        )
-        return {
-            "id": str(self.user.id),
-            "name": self.user.name,
-            "icon": None,
-            "description": "",
-            "summary": "",
-            "bot_public": True,
-            "bot_require_code_grant": False,
-            "verify_key": "0" * 64,
-            "owner": self.owner.payload(),
-            "team": None,
-            "flags": flags,
-            "approximate_guild_count": len(self.guilds),
-            "interactions_endpoint_url": None,
-            "bot": self.user.payload(),
-        }
+        payload: Json = {"id": str(self.user.id), "name": self.user.name, **APPLICATION}
+        payload["owner"] = self.owner.payload()
+        payload["bot"] = self.user.payload()
+        payload["flags"] = sum(PRIVILEGED_FLAGS[name] for name in self.privileged)
+        payload["approximate_guild_count"] = len(self.guilds)
+        return payload
