@@ -45,7 +45,6 @@ import asyncio
 import atexit
 import base64
 import collections
-import concurrent.futures
 import contextlib
 import contextvars
 import copy
@@ -53,7 +52,6 @@ import dataclasses
 import difflib
 import enum
 import errno
-import functools
 import gc
 import importlib.metadata
 import io
@@ -143,6 +141,7 @@ TASKS_UNTIL = 8
 CLOSE_UNTIL = 8.5
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
+WARNINGS_SHOWN = 20  # of the settings
 OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
 
 log = logging.getLogger("run_bots")
@@ -228,8 +227,27 @@ def read_text(path: str, called: str) -> str:
 
 # What people leave in the place of a token: one of the first words, or nothing but the others.
 PLACEHOLDER = re.compile(r"(?i)your|paste|insert|placeholder|example")
-PLACEHOLDER_WORDS = {"", *"a the my bot discord first second third of goes put enter here".split()}
-PLACEHOLDER_WORDS |= {*"token secret key todo none change replace me changeme".split()}
+PLACEHOLDER_WORDS = {
+    "",
+    *[
+        "a",
+        "the",
+        "my",
+        "bot",
+        "discord",
+        "first",
+        "second",
+        "third",
+        "of",
+        "goes",
+        "put",
+        "enter",
+        "here",
+    ],
+}
+PLACEHOLDER_WORDS |= {
+    *["token", "secret", "key", "todo", "none", "change", "replace", "me", "changeme"]
+}
 
 
 def is_placeholder(text: str) -> bool:
@@ -501,7 +519,11 @@ class Bot(commands.AutoShardedBot):
                 await self.load_extension(name)
             except commands.ExtensionError:
                 raise
-            except (Exception, SystemExit) as error:  # of the package that it is in
+            except (
+                Exception,
+                SystemExit,
+                KeyboardInterrupt,
+            ) as error:  # of the package that it is in
                 raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
 
     async def on_message(self, message: discord.Message) -> None:
@@ -592,7 +614,7 @@ HINTS = {
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
     *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
-    *(ArithmeticError, AssertionError, SystemExit, discord.ClientException),
+    *(ArithmeticError, AssertionError, SystemExit, KeyboardInterrupt, discord.ClientException),
     *(commands.ExtensionError, discord.app_commands.AppCommandError),
 )
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
@@ -1138,7 +1160,7 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
         if task and task.cancelling():  # the bot is to end
             raise
         raise SetupFailed("Some code in the bot's setup was cancelled.") from None
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         if limit.expired():
             hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
             text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
@@ -1301,6 +1323,7 @@ class Life:
         if closing.done() and closing.exception():
             log.error("Some clean-up failed.", exc_info=closing.exception())
         await self.client.http.close()  # where the client's own close was cut off
+        running_life.set(None)
         self.left.set()
 
     async def close(self) -> None:
@@ -1360,6 +1383,7 @@ class Entry:
                 running_token.set(self.settings.token)
                 client = make_client(self.settings)
                 self.life = Life(client, self)
+                running_life.set(self.life)
                 error = await self.life.run()
                 goes_on = self._goes_on_after(error, client)
             self._say_why_it_ended()
@@ -1497,7 +1521,7 @@ class Runner:
 
     def __init__(self, env_file: Path | None, only: str | None) -> None:
         self.env_file = env_file
-        self._belongings: list[Callable[[], None]] = []  # each puts something back
+        self.belongings: list[Callable[[], None]] = []  # each puts something back
         self._only = only
         self._environment = dict(os.environ)
         self._exported: set[str] = set()  # the env file's variables that are in os.environ
@@ -1520,7 +1544,7 @@ class Runner:
             names[bot.token] = bot.name
             if not TOKEN_FORM.fullmatch(bot.token):
                 odd_tokens.add(bot.token)
-        for warning in warnings:
+        for warning in warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
 
@@ -1631,9 +1655,10 @@ class Runner:
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
-        states = {entry.state for entry in self._entries.values() if entry.wanted}
-        # systemd takes no more than 4,096 bytes, and a character has up to four.
-        notify(f"WATCHDOG=1\nSTATUS={self.report()['summary'][:1000]}")
+        states = {entry.state for entry in self._shown()}
+        if "NOTIFY_SOCKET" in os.environ:
+            # It takes no more than 4,096 bytes, and a character has up to four.
+            notify(f"WATCHDOG=1\nSTATUS={summarize(self._shown())[:1000]}")
         is_overdue = 0 < self._overdue_at < time.monotonic()
         if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
             self.show()
@@ -1645,21 +1670,21 @@ class Runner:
             self._unsettled = {"starting", "retrying"}
 
     def show(self) -> None:
-        log.info(self.report()["summary"])
+        log.info(summarize(self._shown()))
+
+    def _shown(self) -> list[Entry]:
+        """Those that are to run, or all while they stop."""
+        return [entry for entry in self._entries.values() if entry.wanted or self._stopping]
 
     def report(self) -> Report:
-        """How the program and its bots are: for the log, systemd, and the page of --status."""
+        """How the program and its bots are, as /status.json has it."""
         memory = None
-        if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # only Linux has this file
             pages = Path("/proc/self/statm").read_text().split()[1]
             memory = int(pages) * os.sysconf("SC_PAGE_SIZE")
-        bots = []
-        for entry in self._entries.values():
-            if entry.wanted or self._stopping:
-                bots.append(entry.report())
         return {
-            "summary": summarize(bots),
-            "bots": bots,
+            "summary": summarize(self._shown()),
+            "bots": [entry.report() for entry in self._shown()],
             "time": time.time(),
             "started": STARTED,
             "cpu_seconds": time.process_time(),
@@ -1674,39 +1699,31 @@ class Runner:
         for entry in self._entries.values():
             entry.want(None)
 
-    def close_bot_of(self, error: SystemExit) -> None:
-        """End the bot whose code calls exit(), which ends the event loop, and no other one."""
+    def close_bot_of(self, error: BaseException) -> None:
+        """End the bot whose code has raised what would end the event loop, and no other one."""
+        token = token_of(error)
+        place = place_of(error)
         for entry in self._entries.values():
-            for task in tasks[entry.settings.token]:
-                if task.done() and not task.cancelled() and task.exception() is error:
-                    name = entry.settings.name
-                    log.error("[%s] Some code calls exit(). This bot is closed.", name)
-                    return entry.leave()
-        log.error("Some code of a bot calls exit(). The bots go on.")
+            if entry.settings.token == token:
+                name = entry.settings.name
+                log.error("[%s] Its code calls exit()%s. This bot is closed.", name, place)
+                entry.leave()
+                return
+        log.error("Some code of a bot calls exit()%s. The bots go on.", place)
 
     def _restore(self) -> None:
         """Put back what belongs to all, where code of a bot has taken it."""
-        for restore in self._belongings:
+        for restore in self.belongings:
             restore()
 
     async def run(
-        self,
-        settings: list[BotSettings],
-        signals: "Signals",
-        *,
-        log_output: "Log | None",
-        watch: bool,
-        status: str,
+        self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
-        share_out(asyncio.get_running_loop())
         self._network = Network()
         if status:
             await serve_status(status, self.report)
         signals.take(self)
-        self._belongings.append(signals.hold)
-        if log_output:
-            self._belongings.append(log_output.restore)
         self._apply(settings)
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
@@ -1723,50 +1740,113 @@ class Runner:
         return code
 
 
-class BotTask(asyncio.Task[Any]):
-    """A task that remembers whose it is: code of a bot can cancel tasks of that bot alone."""
+# --- What belongs to all bots, and what one bot's code does to it -------------------------------
+running_life: contextvars.ContextVar["Life | None"] = contextvars.ContextVar(
+    "running_life", default=None
+)
+
+
+class Task(asyncio.Task[Any]):
+    """A task that is known to be some bot's, and that ends with the client that has begun it."""
 
     def __init__(self, coroutine: Any, **options: Any) -> None:
         super().__init__(coroutine, **options)
-        self._token = running_token.get()
-        siblings = tasks[self._token]
+        siblings = tasks[running_token.get()]
         siblings.add(self)
         self.add_done_callback(siblings.discard)
-
-    def cancel(self, msg: Any = None) -> bool:
-        if running_token.get() not in ("", self._token):
-            return False
-        return super().cancel(msg)
+        life = running_life.get()
+        if life and life.left.is_set():  # a thread goes on that its code has begun
+            self.cancel()
 
 
-def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> BotTask:
-    return BotTask(coroutine, loop=loop, **options)
+class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop):  # type: ignore[misc, name-defined]
+    """The event loop of all bots. Code of one bot neither ends it nor takes its signals."""
+
+    def create_task(self, coroutine: Any, **options: Any) -> Task:
+        return Task(coroutine, loop=self, **options)
+
+    def stop(self) -> None:
+        if running_token.get():
+            place = place_of_frames(traceback.extract_stack())
+            log.warning("The event loop is for all bots. It is not stopped%s.", place)
+        else:
+            super().stop()
+
+    def add_signal_handler(self, number: int, *_: Any) -> None:
+        place = place_of_frames(traceback.extract_stack())
+        log.warning("Signals are for all bots. Use cog_unload or teardown instead%s.", place)
+
+    def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
+        run = contextvars.copy_context().run  # so that the line has the bot's name
+        return super().run_in_executor(executor, run, function, *arguments)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        source = context.get("handle") or context.get("future")
+        own = getattr(source, "get_context", contextvars.copy_context)()  # from Python 3.12 on
+        own.run(super().call_exception_handler, context)
+
+    def run_until_done(self, work: Coroutine[Any, Any, int], runner: "Runner") -> int:
+        """Run this, whatever code of a bot raises or stops."""
+        task = self.create_task(work)
+        task.add_done_callback(lambda _: asyncio.BaseEventLoop.stop(self))
+        while not task.done():
+            try:
+                self.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                runner.close_bot_of(error)
+        return task.result()
 
 
-class Executor(concurrent.futures.ThreadPoolExecutor):
-    """The threads of `run_in_executor`, in which a bot's code keeps its name in the log."""
+def token_of(error: BaseException) -> str:
+    """The token of the bot whose code has raised this into the event loop."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is asyncio.Handle._run.__code__:  # not public, and nothing else knows it
+            context = frame.f_locals["self"]._context
+            return str(context.get(running_token, ""))
+    return ""
 
-    def submit(self, work: Any, /, *arguments: Any, **options: Any) -> Any:
-        context = contextvars.copy_context()
-        return super().submit(context.run, work, *arguments, **options)
+
+def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
+    """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
+    token = running_token.get()
+    if not token:
+        return asyncio.tasks.all_tasks(loop)
+    return {task for task in tasks[token] if not task.done() and not is_from(task, NOT_THE_USERS)}
 
 
 def start_in_context(thread: threading.Thread) -> None:
-    """In the place of `Thread.start`: what a bot's thread does is that bot's. Python 3.14 can."""
-    thread.run = functools.partial(contextvars.copy_context().run, thread.run)  # type: ignore[method-assign]
+    """In the place of `Thread.start`: what a bot's thread does, that bot does.
+
+    It can go when Python does so by itself: sys.flags.thread_inherit_context, from 3.14 on.
+    """
+    context = contextvars.copy_context()
+    run = thread.run
+
+    def run_in_context() -> None:
+        try:
+            context.run(run)
+        except Exception:
+            context.run(log.exception, "Exception in thread %s", thread.name)
+
+    thread.run = run_in_context  # type: ignore[method-assign]
     start_thread(thread)
 
 
 start_thread = threading.Thread.start
 
 
-def share_out(loop: asyncio.AbstractEventLoop) -> None:
-    """See that each task, thread and error is known to be some bot's."""
-    loop.set_task_factory(make_task)
-    loop.set_default_executor(Executor())
-    # With a handler of its own, asyncio calls it in the context of the task that has failed.
-    loop.set_exception_handler(asyncio.BaseEventLoop.default_exception_handler)  # type: ignore[arg-type]
+class Environment(type(os.environ)):  # type: ignore[misc]
+    """The process environment, into which no token comes: `load_dotenv()` would bring them all."""
+
+    def __setitem__(self, name: str, text: str) -> None:
+        if not TOKEN_FORM.search(text):
+            super().__setitem__(name, text)
+
+
+def protect_what_is_shared() -> None:
+    asyncio.all_tasks = own_tasks  # type: ignore[assignment]
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
+    os.environ.__class__ = Environment
 
 
 # --- A look at all bots, without the gateway: --check and --sync-commands ----------------------
@@ -1833,15 +1913,16 @@ async def describe(client: discord.Client) -> str:
 
 
 # --- How the bots are: a line for the log and systemd, and a page -------------------------------
-def summarize(bots: list[Report]) -> str:
+def summarize(entries: list[Entry]) -> str:
     """How many of the bots are ready, and which are not, in one line."""
     others = []
-    for bot in bots:
-        if bot["state"] != "ready":
-            since = time.strftime("%a %H:%M", time.localtime(bot["since"]))
-            reason = bot["failure"].partition(". ")[0].rstrip(".")
-            others.append(f"{bot['name']} ({bot['state']} since {since}{reason and ': '}{reason})")
-    ready = f"{len(bots) - len(others)} of {len(bots)} bots are ready"
+    for entry in entries:
+        if entry.state != "ready":
+            since = time.strftime("%a %H:%M", time.localtime(entry.since))
+            reason = entry.failure.text.partition(". ")[0].rstrip(".")
+            line = "{0.settings.name} ({0.state} since {1}{2}{3})"
+            others.append(line.format(entry, since, reason and ": ", reason))
+    ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
 
 
@@ -1850,11 +1931,12 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     from aiohttp import web  # it takes time and memory
 
     async def answer(request: web.Request) -> web.Response:
+        if request.path == "/healthz":
+            return web.Response(text="The event loop answers")
         now = report()
         answers = {
             "/": (200, "text/html", STATUS_PAGE),
             "/status.json": (200, "application/json", json.dumps(now)),
-            "/healthz": (200, "text/plain", "The event loop answers"),
             "/readyz": (
                 503 if "Not ready" in now["summary"] else 200,
                 "text/plain",
@@ -1883,11 +1965,10 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
 STATUS_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; "
-    "style-src 'sha256-VH4P+u+VWI99TFSA2IktJkKP8+nLZb0bpbN3f9pQoOQ='; "
+    "style-src 'sha256-K8jZpf5WzPcGhNQWz5cqCMYues6O7PzfNuREGUu4fZU='; "
     "script-src 'sha256-MdDlLIyuQLlhW0o4TM11/2AZEdY0ApziJj8bDhdTWL0='; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'",
-    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 # Names and sentences are put in as text, never as HTML. Without JavaScript there is /readyz.
@@ -1898,6 +1979,7 @@ STATUS_PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
 <noscript><meta http-equiv="refresh" content="0; url=readyz"></noscript>
 <title>Bots</title>
 <link rel="icon" id="icon" href="data:,">
@@ -1951,7 +2033,7 @@ tbody th { min-width: 9rem; max-width: 20rem; font-weight: 600; }
 .failure { width: 100%; min-width: 16rem; }
 .down .failure, .down .since span { color: var(--text); }
 footer { margin-top: 1.25rem; color: var(--quiet); font-size: .8125rem; }
-@media (max-width: 60rem) {
+@media (max-width: 72rem) {
   main { padding: 1.5rem 1rem 2rem; }
   h1 { font-size: 1.375rem; }
   table { background: none; box-shadow: none; }
@@ -2345,22 +2427,22 @@ class Output(io.BufferedIOBase):
         while True:
             data = self._waiting.get()
             with contextlib.suppress(OSError, ValueError):
-                self._target.write(data)
-                self._target.flush()
+                while data:
+                    data = data[self._target.write(data) :]
             self._waiting.task_done()
 
     def drain(self) -> None:
-        """Wait until all is written, but not where nobody reads."""
-        waiting = threading.Thread(target=self._waiting.join, daemon=True)
-        waiting.start()
-        waiting.join(FLUSH_TIMEOUT)
+        """Wait until all is written, as long as somebody reads."""
+        deadline = time.monotonic() + FLUSH_TIMEOUT
+        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def protect_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
-            output = Output(stream.buffer)
+            output = Output(stream.buffer.raw)  # type: ignore[attr-defined]
             # Not every code page has every character.
             options = {"encoding": stream.encoding, "errors": "backslashreplace"}
             text = io.TextIOWrapper(output, line_buffering=True, **options)  # type: ignore[arg-type, type-var]
@@ -2445,8 +2527,10 @@ class Log:
         root = logging.getLogger()
         if root.level > self._level:
             root.setLevel(self._level)
-        if self._handler not in root.handlers:
-            root.addHandler(self._handler)
+        root.addHandler(self._handler)  # if it is not there
+        for handler in list(root.handlers):
+            if type(handler) is logging.StreamHandler and handler is not self._handler:
+                root.removeHandler(handler)  # each line would be there twice
         for logger in list(root.manager.loggerDict.values()):
             logger.disabled = False  # type: ignore[union-attr]
 
@@ -2518,17 +2602,6 @@ def find_env_file(named: Path | None) -> Path | None:
     return None
 
 
-def run_loop(work: Coroutine[Any, Any, int], runner: Runner) -> int:
-    with asyncio.Runner() as loop_runner:
-        loop = loop_runner.get_loop()
-        task = loop.create_task(work)
-        while True:
-            try:
-                return loop.run_until_complete(task)
-            except SystemExit as error:  # of one bot's code, and no reason to end the others
-                runner.close_bot_of(error)
-
-
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     log_output = Log(arguments.log_level)
@@ -2547,8 +2620,13 @@ def main(argv: list[str] | None = None) -> int:
         else:
             watch = not arguments.no_watch
             status = arguments.status
-            work = runner.run(bots, Signals(), log_output=log_output, watch=watch, status=status)
-        return run_loop(work, runner)
+            signals = Signals()
+            runner.belongings = [log_output.restore, signals.hold]
+            work = runner.run(bots, signals, watch=watch, status=arguments.status)
+        protect_what_is_shared()
+        with asyncio.Runner(loop_factory=Loop) as loop_runner:
+            loop: Any = loop_runner.get_loop()
+            return int(loop.run_until_done(work, runner))
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import run_bots
 
 from .local_discord import LocalDiscord

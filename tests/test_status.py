@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import aiohttp
@@ -42,6 +43,16 @@ asyncio.run(main(sys.argv[1], pathlib.Path(sys.argv[2])))
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def entry(name: str, state: str = "ready", failure: str = "") -> Any:
+    """What the program knows of a bot."""
+    return SimpleNamespace(
+        settings=SimpleNamespace(name=name),
+        state=state,
+        since=time.time() - 3700,
+        failure=SimpleNamespace(text=failure),
+    )
 
 
 def bot(name: str, state: str = "ready", **others: Any) -> dict[str, Any]:
@@ -95,7 +106,7 @@ class Site(Client):
 
     def show(self, *bots: dict[str, Any]) -> None:
         report = {
-            "summary": summarize(list(bots)),
+            "summary": summarize([entry(it["name"], it["state"], it["failure"]) for it in bots]),
             "bots": bots,
             "time": time.time(),
             "started": time.time() - 90_000,
@@ -486,9 +497,9 @@ def test_the_policy_allows_the_pages_own_style_and_script_alone() -> None:
 def test_a_summary_stays_one_line_and_says_each_reason_in_short() -> None:
     text = summarize(
         [
-            bot("fine"),
-            bot("music", "retrying", failure="Discord cannot be reached. Check the network (…)."),
-            bot("new", "starting"),
+            entry("fine"),
+            entry("music", "retrying", "Discord cannot be reached. Check the network (…)."),
+            entry("new", "starting"),
         ]
     )
     assert re.fullmatch(
@@ -496,7 +507,7 @@ def test_a_summary_stays_one_line_and_says_each_reason_in_short() -> None:
         r"Discord cannot be reached\), new \(starting since \w{3} \d\d:\d\d\)",
         text,
     )
-    assert summarize([bot("one"), bot("two")]) == "2 of 2 bots are ready"
+    assert summarize([entry("one"), entry("two")]) == "2 of 2 bots are ready"
 
 
 ROWS = "[...document.querySelectorAll('tbody th')].map(name => name.innerText)"
@@ -593,13 +604,14 @@ async def test_the_page_fits_a_phone_and_a_large_screen_by_day_and_night(
     site: Site,
 ) -> None:
     bots = [bot(f"a-bot-with-number-{number}") for number in range(60)]
-    bots[30] = bot("weather", "stopped", failure=OFF)
+    long_ago = time.time() - 86_400 * 300
+    bots[30] = bot("weather", "stopped", failure=OFF, since=long_ago, reconnects_24h=1000)
     site.show(*bots)
     async with Browser() as browser:
         await browser.look(width=360)
         await browser.open(site.url)
         await browser.sees(ROWS, lambda names: len(names) == 60 and names[0] == "weather")
-        for width, dark in itertools.product((360, 800, 1280, 2560), (False, True)):
+        for width, dark in itertools.product((320, 600, 1000, 1160, 1280, 2560), (False, True)):
             await browser.look(width=width, dark=dark)
             assert await browser.evaluate("document.documentElement.scrollWidth") <= width
             color = await browser.evaluate("getComputedStyle(document.body).backgroundColor")

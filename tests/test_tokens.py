@@ -45,16 +45,18 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_token_is_masked_that_is_printed_by(
-    way: str, program: Program, discord: LocalDiscord
+async def test_a_token_is_masked_whichever_way_it_is_printed(
+    program: Program, discord: LocalDiscord
 ) -> None:
-    code = f"import sys\ntoken = self.bot.http.token\n{textwrap.dedent(WAYS[way])}"
+    code = "import sys\ntoken = self.bot.http.token\n"
+    for number, way in enumerate(WAYS.values(), 1):
+        code += textwrap.dedent(way).replace("it is", f"way {number} is") + "\n"
     await run_code(program, discord, code)
     output = program.stdout + program.stderr
-    assert "it is" in output
     assert SECRET not in output
-    assert "[token of one]" in output
+    for number, way in enumerate(WAYS, 1):
+        assert f"way {number} is" in output, way
+    assert output.count("[token of one]") >= len(WAYS)
 
 
 UNKNOWN = {

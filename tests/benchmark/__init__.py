@@ -1,1 +1,1 @@
-"""A benchmark of run_bots.py beside the usual ways to run several bots. Start it with: python -m tests.benchmark"""
+"""What many bots cost, beside other ways to run them. Start it with: python -m tests.benchmark"""

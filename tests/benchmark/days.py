@@ -1,17 +1,20 @@
-"""Whole days of run_bots.py in some seconds each: what it asks of Discord, and how long it is away, whatever fails.
+"""Whole days of run_bots.py in some seconds each, whatever fails.
+
+What it asks of Discord on such a day, and how long its bot is away:
 
 python -m tests.benchmark.days
 python -m tests.benchmark.days --only "network away" --kind plain --log
 python -m tests.benchmark.days --only forgotten --shards 3
 
-The real program and the local Discord run in one event loop, over real sockets, by a clock that jumps to the next timer
-whenever no socket has anything to read. Each kind of trouble ends an hour before the day does. A row that breaks a
-promise is marked, and says which; then the exit code is 1.
+The real program and the local Discord run in one event loop, over real sockets, by a clock that
+jumps to the next timer whenever no socket has anything to read. Each kind of trouble ends an hour
+before the day does. A row that breaks a promise is marked, and says which; then the exit code is 1.
 """
 
 from __future__ import annotations
 
-# Before the clock is changed: these take a function of it for themselves, and their threads need the real one.
+# Before the clock is changed: some of these take a function of it for themselves, and threads need
+# the real one.
 import argparse
 import asyncio
 import bisect
@@ -42,9 +45,14 @@ STOPPED_WITHIN = 10  # seconds
 SIGN_OF_LIFE = 30  # seconds; discord.py gives a connection up after 60 without a message
 
 
-# --- The clock that jumps ---------------------------------------------------------------------------------------------
+# --- The clock that jumps -------------------------------------------------------------------------
+
+
 class Clock:
-    """The real clock, and all the seconds that were skipped. In the place of `time.monotonic` and `time.time`."""
+    """The real clock, and all the seconds that were skipped.
+
+    It stands in the place of `time.monotonic` and `time.time`.
+    """
 
     def __init__(self) -> None:
         self.skipped = 0.0
@@ -77,7 +85,7 @@ from ..local_discord.redirect import redirect  # noqa: E402
 
 
 class JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Waits for sockets as long as something may be on its way between them; in the place of the rest, it jumps."""
+    """Waits for sockets while something may be on its way between them. It jumps over the rest."""
 
     is_quiet = False
 
@@ -95,7 +103,7 @@ class JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-ty
         return events
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
+class JumpingLoop(run_bots.Loop):
     def __init__(self) -> None:
         super().__init__(JumpingSelector())
 
@@ -104,7 +112,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
 
 
-# --- A day: the program, its Discord, and what is seen of them --------------------------------------------------------
+# --- A day: the program, its Discord, and what is seen of them ------------------------------------
+
+
 class NoSignals:
     """In the place of `run_bots.Signals`."""
 
@@ -176,9 +186,10 @@ class Day:
     def start(self) -> None:
         self.starts.append(clock.monotonic())
         self.runner = run_bots.Runner(self.env_file, None)
-        self._program = asyncio.create_task(
-            self.runner.run(self.runner.read(), NoSignals(), log_output=None, watch=True, status="")  # type: ignore[arg-type]
-        )
+        settings = self.runner.read()
+        signals: Any = NoSignals()
+        running = self.runner.run(settings, signals, watch=True, status="")
+        self._program = asyncio.create_task(running)
 
     async def stop(self) -> None:
         began = clock.monotonic()
@@ -188,7 +199,9 @@ class Day:
 
     @property
     def state(self) -> str:
-        return next((entry.state for entry in self.runner._entries.values()), "")
+        for entry in self.runner._entries.values():
+            return entry.state
+        return ""
 
     # --- Discord
 
@@ -204,10 +217,15 @@ class Day:
                 self.account.used_before = -len(self.account.identifies)
                 self._counted_until += DAY
             self.account.reset_after = self._counted_until - now
-            for connection in list(self.server.connections):
-                if connection.ws.prepared and not connection.ws.closed and not self.is_silent:
-                    await connection.send({"op": 0, "t": "NOTHING", "s": None, "d": {}})
+            if not self.is_silent:
+                await self._give_signs_of_life()
             await asyncio.sleep(SIGN_OF_LIFE)
+
+    async def _give_signs_of_life(self) -> None:
+        for connection in list(self.server.connections):
+            ws = connection.ws
+            if ws.prepared and not ws.closed:
+                await connection.send({"op": 0, "t": "NOTHING", "s": None, "d": {}})
 
     def lose_session(self, *, is_forgotten: bool) -> None:
         if is_forgotten:
@@ -241,9 +259,10 @@ class Day:
         for index, at in enumerate(times):
             until = at + DAY
             if of_one_process:
-                ends = [start for start in self.starts if start > at]
-                until = min([until, *ends])
-            most = max(most, bisect.bisect_left(times, until) - index)
+                later_starts = [start for start in self.starts if start > at]
+                until = min([until, *later_starts])
+            count = bisect.bisect_left(times, until) - index
+            most = max(most, count)
         return most
 
     def broken_promises(self, is_outage: bool) -> str:
@@ -259,7 +278,9 @@ class Day:
         return ", ".join(promise for promise, is_broken in broken.items() if is_broken)
 
 
-# --- What goes wrong --------------------------------------------------------------------------------------------------
+# --- What goes wrong ------------------------------------------------------------------------------
+
+
 async def always(day: Day, **actions: Any) -> None:
     for moment, action in actions.items():
         day.server.fail(moment, action)
@@ -308,10 +329,18 @@ async def network_silent(day: Day, *, seconds: float, every: float) -> None:
             day.trouble_ends()
 
 
+FLAKY_EXTENSION = """\
+import time
+
+async def setup(bot):
+    if time.monotonic() < {healed_at}:
+        raise OSError("no database")
+"""
+
+
 async def setup_fails(day: Day) -> None:
     healed_at = clock.monotonic() + 600
-    code = f"import time\nasync def setup(bot):\n    if time.monotonic() < {healed_at}: raise OSError('no database')\n"
-    (day.folder / "flaky.py").write_text(code)
+    (day.folder / "flaky.py").write_text(FLAKY_EXTENSION.format(healed_at=healed_at))
     day.write_env("DISCORD_BOT_EXTENSIONS1=flaky\n")
     await asyncio.sleep(600)
     day.trouble_ends()
@@ -337,7 +366,8 @@ async def dies_soon(day: Day) -> None:
         await asyncio.sleep(1)
         if day.account.ready:
             await asyncio.sleep(2)
-            # It closes its session, which makes no difference to what Discord counts: the next one IDENTIFYs anyway.
+            # It closes its session, which makes no difference to what Discord counts: the next one
+            # IDENTIFYs anyway.
             await day.stop()
             await asyncio.sleep(10)
             day.start()
@@ -351,6 +381,8 @@ async def saved_every_minute(day: Day) -> None:
 
 kept, forgotten = {"is_forgotten": False}, {"is_forgotten": True}
 closed, reconnect = faults.close(4000), faults.ask_to_reconnect()
+minutes_away = {"seconds": 360, "every": HOUR}
+hour_away = {"seconds": HOUR, "every": 4 * HOUR}
 TROUBLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "nothing": (always, {}),
     "lost after a minute, kept": (lost_after_a_minute, kept),
@@ -370,40 +402,31 @@ TROUBLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "REST: 500": (always, {"REST": faults.status(500)}),
     "REST: no answer": (always, {"REST": faults.hang()}),
     "REST: 503": (always, {"REST": faults.status(503)}),
-    "network away 6 minutes an hour, kept": (network_away, {"seconds": 360, "every": HOUR, **kept}),
-    "network away 6 minutes an hour, forgotten": (
-        network_away,
-        {"seconds": 360, "every": HOUR, **forgotten},
-    ),
-    "network away an hour of 4, kept": (network_away, {"seconds": HOUR, "every": 4 * HOUR, **kept}),
-    "network away an hour of 4, forgotten": (
-        network_away,
-        {"seconds": HOUR, "every": 4 * HOUR, **forgotten},
-    ),
-    "network silent 6 minutes an hour": (network_silent, {"seconds": 360, "every": HOUR}),
+    "network away 6 minutes an hour, kept": (network_away, minutes_away | kept),
+    "network away 6 minutes an hour, forgotten": (network_away, minutes_away | forgotten),
+    "network away an hour of 4, kept": (network_away, hour_away | kept),
+    "network away an hour of 4, forgotten": (network_away, hour_away | forgotten),
+    "network silent 6 minutes an hour": (network_silent, minutes_away),
     "setup: OSError for 10 minutes": (setup_fails, {}),
     "blocked for an hour": (blocked, {"says_how_long": True}),
     "blocked for an hour, not said how long": (blocked, {"says_how_long": False}),
     "dies 2 s after ready": (dies_soon, {}),
     "saved every minute": (saved_every_minute, {}),
 }
-OUTAGES = (
-    "upgrade",
-    "REST",
-    "network",
-    "setup",
-)  # nothing is reached: then the bot is to be back soon
+# Nothing is reached: then the bot is to be back soon.
+OUTAGES = ("upgrade", "REST", "network", "setup")
 
 
-# --- All the days -----------------------------------------------------------------------------------------------------
+# --- All the days ---------------------------------------------------------------------------------
+
+
 async def live(name: str, hours: float, shards: int, log: Log) -> dict[str, Any]:
     trouble, options = TROUBLES[name]
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
         async with LocalDiscord() as server:
-            server.heartbeat_interval_ms = (
-                DAY * 1000
-            )  # discord.py's threads for them live in real time
+            # None for a day: discord.py's threads for them live in real time.
+            server.heartbeat_interval_ms = DAY * 1000
             redirect(server.url)
             day = Day(server, shards, Path(folder), log)
             discords = asyncio.create_task(day.be_discord())
@@ -437,38 +460,46 @@ async def live(name: str, hours: float, shards: int, log: Log) -> dict[str, Any]
     }
 
 
-def main() -> int:
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmark.days",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--hours", type=float, default=24, help="how long a day is (%(default)s)")
-    parser.add_argument(
-        "--only", default="", metavar="NAME", help="just the troubles with this in their name"
-    )
-    parser.add_argument(
-        "--kind", choices=("default", "plain"), default="default", help="of the bot (%(default)s)"
-    )
-    parser.add_argument("--shards", type=int, default=1, help="of the default bot (%(default)s)")
-    parser.add_argument("--log", action="store_true", help="show the program's log on stderr")
-    options = parser.parse_args()
+    option = parser.add_argument
+    option("--hours", type=float, default=24, help="how long a day is (%(default)s)")
+    option("--only", default="", metavar="NAME", help="just the troubles with this in their name")
+    kinds = ("default", "plain")
+    option("--kind", choices=kinds, default="default", help="of the bot (%(default)s)")
+    option("--shards", type=int, default=1, help="of the default bot (%(default)s)")
+    option("--log", action="store_true", help="show the program's log on stderr")
+    return parser.parse_args()
+
+
+def live_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    random.seed(name)
+    log = Log(is_shown=options.log)
+    logging.getLogger().handlers = [log]
+    # What the env file sets would be there on the next day too.
+    with mock.patch.dict(os.environ), asyncio.Runner(loop_factory=JumpingLoop) as loop_runner:
+        return loop_runner.run(live(name, options.hours, options.shards, log))
+
+
+def main() -> int:
+    options = read_options()
     if options.kind == "plain":
         run_bots.Bot = PlainClient  # type: ignore[assignment, misc]
     run_bots.tidy_memory = lambda: None  # it takes real time
     logging.getLogger().setLevel(logging.INFO)
-    is_broken = False
-    names = [name for name in TROUBLES if options.only in name]
-    for name in names:
-        random.seed(name)
-        log = Log(is_shown=options.log)
-        logging.getLogger().handlers = [log]
+    is_broken = has_head = False
+    for name in TROUBLES:
+        if options.only not in name:
+            continue
         began = time.perf_counter()
-        # What the env file sets would be there on the next day too.
-        with mock.patch.dict(os.environ), asyncio.Runner(loop_factory=JumpingLoop) as loop_runner:
-            figures = loop_runner.run(live(name, options.hours, options.shards, log))
-        if name == names[0]:
+        figures = live_one(name, options)
+        if not has_head:
             print(f"| {' | '.join(figures)} |\n|{' --- |' * len(figures)}")
+            has_head = True
         print(f"| {' | '.join(map(str, figures.values()))} |", flush=True)
         print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
         is_broken = is_broken or bool(figures["broken"])

@@ -45,7 +45,10 @@ Entry = namedtuple("Entry", "client event token")
 
 
 def issue_516(tokens):
-    """The recipe of https://github.com/Rapptz/discord.py/issues/516, with what discord.py and asyncio ask for today."""
+    """The recipe of https://github.com/Rapptz/discord.py/issues/516.
+
+    With what discord.py and asyncio ask for today.
+    """
 
     async def login(entries):
         for entry in entries:
@@ -74,12 +77,10 @@ def issue_516(tokens):
     asyncio.run(main())
 
 
+RECIPES = {"gather": gather, "one_process": one_process, "issue_516": issue_516}
+
 if __name__ == "__main__":
     recipe, _, env_file = sys.argv[1:]
-    {"gather": gather, "one_process": one_process, "issue_516": issue_516}[recipe](
-        [
-            value
-            for name, value in dotenv_values(env_file).items()
-            if name.startswith("DISCORD_BOT_TOKEN")
-        ]
-    )
+    values = dotenv_values(env_file)
+    tokens = [values[name] for name in values if name.startswith("DISCORD_BOT_TOKEN")]
+    RECIPES[recipe](tokens)
