@@ -22,6 +22,7 @@ import sys
 
 EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
+EXIT_NO_RESULT = 130  # Ctrl-C while --check or --sync-commands work
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
 # Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not every system has all of them.
 STOP_SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGBREAK")]
@@ -141,6 +142,7 @@ TASKS_UNTIL = 8
 CLOSE_UNTIL = 8.5
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
+VISITS_AT_ONCE = 20  # of --check and --sync-commands
 WARNINGS_SHOWN = 20  # of the settings
 OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
 
@@ -227,33 +229,16 @@ def read_text(path: str, called: str) -> str:
 
 # What people leave in the place of a token: one of the first words, or nothing but the others.
 PLACEHOLDER = re.compile(r"(?i)your|paste|insert|placeholder|example")
-PLACEHOLDER_WORDS = {
-    "",
-    *[
-        "a",
-        "the",
-        "my",
-        "bot",
-        "discord",
-        "first",
-        "second",
-        "third",
-        "of",
-        "goes",
-        "put",
-        "enter",
-        "here",
-    ],
-}
-PLACEHOLDER_WORDS |= {
-    *["token", "secret", "key", "todo", "none", "change", "replace", "me", "changeme"]
-}
+PLACEHOLDER_WORDS = set(
+    "a the my bot discord first second third of goes put enter here token secret key todo none"
+    " change replace me changeme".split()  # noqa: SIM905
+)
 
 
 def is_placeholder(text: str) -> bool:
     if TOKEN_FORM.fullmatch(text):
         return False
-    words = [word.strip("x") for word in re.findall("[a-z]+", text.lower())]
+    words = re.findall("[a-wyz]+", text.lower())  # xxx is none
     return PLACEHOLDER_WORDS.issuperset(words) or PLACEHOLDER.search(text) is not None
 
 
@@ -402,7 +387,7 @@ class Reading:
                 self.given[number][key] = variable
 
     def warn_of(self, variable: Variable, number: str) -> None:
-        """Say the right name of a variable that nothing reads, if it can be meant for this program."""
+        """Say the right name of a variable that nothing reads, if it looks like one of ours."""
         if variable.place != "the environment" and TOKEN_FORM.search(variable.text):
             right = name_of("TOKEN<N>", number)
             self.warnings.append(
@@ -505,7 +490,7 @@ class Bot(commands.AutoShardedBot):
     """What a bot is where nobody brings a client: it does what its extensions say, or says pong."""
 
     def __init__(self, settings: BotSettings) -> None:
-        # Without the message content intent, a bot still hears commands that begin with its mention.
+        # Without the message content intent, a bot hears commands that begin with its mention.
         prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
         options: Any = {}
         if not settings.extensions:  # a help command and a cache of messages only take memory
@@ -563,6 +548,9 @@ class Kind(enum.Enum):
     BLOCKED = enum.auto()  # the same, for every bot: it is the IP address
 
 
+START_AGAIN = "Then save the env file, or send SIGHUP, and the bot starts again."
+
+
 @dataclasses.dataclass
 class Failure:
     """Why an attempt failed, as a sentence for a person."""
@@ -583,7 +571,7 @@ OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intent
 FINAL_CLOSES = {
     4004: "Discord refuses this token. Make a new one at {portal} (Reset Token).",
     4010: OTHER_CLOSE,
-    4011: "This bot is in so many servers that it needs shards. Use AutoShardedBot in place of Bot.",
+    4011: "This bot is in so many servers that it needs shards. Use AutoShardedBot.",
     4012: OTHER_CLOSE,
     4013: OTHER_CLOSE,
     4014: "The {missing} is off. Switch it on at {portal}, or change {intents}.",
@@ -595,8 +583,8 @@ PRIVILEGED_INTENTS = {
     "presences": ("gateway_presence", "Presence Intent"),
 }
 NO_CERTIFICATES = (
-    "Discord's certificate cannot be checked. Does this Python have certificates? Install the package"
-    " ca-certificates; on macOS run Install Certificates.command, in Python's folder ({})."
+    "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
+    " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
 # What an exception means with which Discord has not answered. The first row that fits counts.
 UNANSWERED: dict[type[BaseException], str] = {
@@ -607,7 +595,7 @@ UNANSWERED: dict[type[BaseException], str] = {
 }
 # What an error in a bot's setup really means, by what is in its text.
 HINTS = {
-    "asyncio.run() cannot": "This is a whole bot: its line is DISCORD_BOT_SCRIPT{number}=, with its file",
+    "asyncio.run() cannot": "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}",
     "await": "Write async def setup(bot), and await bot.add_cog(...)",
     "setup() takes": "Write async def setup(bot)",
 }
@@ -1141,7 +1129,7 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
 
     Raises `SetupFailed`, or what discord.py raises.
     """
-    set_up = client.setup_hook
+    setup_hook = client.setup_hook
     client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
     if client.http.connector is discord.utils.MISSING:
         client.http.connector = pool
@@ -1149,12 +1137,20 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     # Not public: a rate limit of the login that is longer is an error, for which the entry waits.
     own_limit = client.http.max_ratelimit_timeout
     client.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-    async with asyncio.timeout(LOGIN_TIMEOUT):
-        await client.login(token)
-    client.http.max_ratelimit_timeout = own_limit
+    try:
+        async with asyncio.timeout(LOGIN_TIMEOUT):
+            await client.login(token)
+    finally:
+        client.setup_hook = setup_hook  # type: ignore[method-assign]
+        client.http.max_ratelimit_timeout = own_limit
+    await set_up(setup_hook)
+
+
+async def set_up(setup_hook: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a bot's own setup, within its time. Raises `SetupFailed`."""
     try:
         async with asyncio.timeout(SETUP_TIMEOUT) as limit:
-            await set_up()
+            await setup_hook()
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task and task.cancelling():  # the bot is to end
@@ -1305,7 +1301,7 @@ class Life:
             await self.entry.pause()
 
     async def _end(self) -> None:
-        """Its own clean-up while all of it lives, then Discord, its tasks, and the client itself."""
+        """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
         began = asyncio.get_running_loop().time()
         files = files_of(self.client)
         cleaning = asyncio.create_task(clean_up(self.client))
@@ -1327,7 +1323,7 @@ class Life:
         self.left.set()
 
     async def close(self) -> None:
-        """In the place of `client.close()`: ask for the end, and wait for it, unless it has begun."""
+        """In the place of `client.close()`: ask for the end, and wait for it, if it has not begun."""
         task = asyncio.current_task()
         is_discord_py = task is self._attempt and self._connecting  # what connect() raises says why
         if self.leaving.is_set() or is_discord_py:
@@ -1408,7 +1404,8 @@ class Entry:
         if self.wanted is None:
             log.info("stopped: as asked")
         elif self.failure.text:
-            log.error("stopped: %s", self.failure.text, exc_info=self.failure.cause)
+            text = f"{self.failure.text} {START_AGAIN}"
+            log.error("stopped: %s", text, exc_info=self.failure.cause)
         else:
             log.info("stopped: it closed itself")
 
@@ -1478,7 +1475,8 @@ class Entry:
         client = self.life.client if self.life else None
         if client and client.user:
             user = client.user
-            log.info("ready as %s (%s) in %s servers", user, user.id, len(client.guilds))
+            servers = counted(len(client.guilds), "server")
+            log.info("ready as %s (%s) in %s", user, user.id, servers)
         self.reconnects.append(time.time() if self.reconnects else 0)
         self.set_state("ready")
 
@@ -1502,6 +1500,10 @@ class Entry:
             "reconnects_24h": sum(at > yesterday for at in self.reconnects),
             "failure": self.failure.text,
         }
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def in_words(seconds: float) -> str:
@@ -1850,44 +1852,84 @@ def protect_what_is_shared() -> None:
 
 
 # --- A look at all bots, without the gateway: --check and --sync-commands ----------------------
+PROBLEM = "PROBLEM: "
+COLUMNS = "{:>4} {:<32.32} {:<20} {:>7} {:>9}"  # 80 columns at most
 
 
-async def visit_all(bots: list[BotSettings], *, sync: bool) -> int:
-    """Log every bot in by REST alone, to check it or to upload its slash commands."""
-    pool = Pool()
-    visits = [visit(settings, pool, upload_commands if sync else describe) for settings in bots]
-    outcomes = await asyncio.gather(*visits)
-    await pool.close_for_all()
-    columns = f"{'on Discord':<20} {'id':<20} servers  intents  connects left"
-    if sync:
-        columns = "slash commands uploaded"
-    print(f"{'no.':>4} {'name':<20} {columns}")
-    for settings, outcome in zip(bots, outcomes, strict=True):
-        print(f"{settings.number:>4} {settings.name:<20} {outcome}")
-    has_problem = any(outcome.startswith("PROBLEM") for outcome in outcomes)
-    return EXIT_NEEDS_PERSON if has_problem else EXIT_OK
+class Look:
+    """One look at every bot. A row is printed for each as soon as it is known."""
+
+    def __init__(self, *, sync: bool) -> None:
+        self._ask = upload_commands if sync else describe
+        self._pool = Pool()
+        self._places = asyncio.Semaphore(VISITS_AT_ONCE)
+        self._told: set[str] = set()  # what is the same for many bots is told once
+        print("Each bot's setup runs, as at a start. No bot connects.")
+        heads = ("no.", "name", "slash commands") if sync else ("no.", "name", "id")
+        print(COLUMNS.format(*heads, "" if sync else "servers", "" if sync else "connects"))
+
+    async def run(self, bots: list[BotSettings]) -> int:
+        visits = [asyncio.create_task(self._visit(settings)) for settings in bots]
+        outcomes = await asyncio.gather(*visits)
+        print(f"{sum(outcomes)} of {counted(len(bots), 'bot')} are all right")
+        return EXIT_OK if all(outcomes) else EXIT_NEEDS_PERSON
+
+    async def _visit(self, settings: BotSettings) -> bool:
+        """Print one bot's row. Returns whether it is all right."""
+        running_token.set(settings.token)
+        async with self._places:
+            # A task of its own: the bot's code may cancel it, or never end.
+            asking = asyncio.create_task(self._log_in_and_ask(settings))
+            await asyncio.wait({asking}, timeout=LOGIN_TIMEOUT + SETUP_TIMEOUT + CLEANUP_UNTIL)
+        if asking.done() and not asking.cancelled():
+            answer = asking.result()
+        else:
+            source = settings.sources["extensions"]
+            answer = f"{PROBLEM}{source}: The bot's setup was cancelled, or does not end."
+        if answer in self._told:
+            answer = f"{PROBLEM}the same"
+        if answer.startswith(PROBLEM):
+            self._told.add(answer)
+        print(f"{settings.number:>4} {settings.name:<32.32} {answer}")
+        return not answer.startswith(PROBLEM)
+
+    async def _log_in_and_ask(self, settings: BotSettings) -> str:
+        client = make_client(settings)
+        try:
+            async with client:
+                problem = None
+                try:
+                    await log_in(client, settings.token, self._pool)
+                except (SetupFailed, OSError, aiohttp.ClientError) as error:
+                    problem = error
+                if problem:
+                    await look_beside(problem, client)
+                return await self._ask(client)
+        except Exception as error:
+            failure = diagnose(error, settings, client)
+            if failure.cause:
+                log.error("The error in its code:", exc_info=failure.cause)
+            return PROBLEM + failure.text
 
 
-async def visit(
-    settings: BotSettings,
-    pool: Pool,
-    ask: Callable[[discord.Client], Coroutine[Any, Any, str]],
-) -> str:
-    """One bot's row: what it says to this, or what is wrong."""
-    running_token.set(settings.token)
-    client = make_client(settings)
-    try:
-        async with client:
-            await log_in(client, settings.token, pool)
-            return await ask(client)
-    except Exception as error:
-        failure = diagnose(error, settings, client)
-        log.error("%s", failure.text, exc_info=failure.cause)
-        return f"PROBLEM: {failure.text}"
+async def look(bots: list[BotSettings], *, sync: bool) -> int:
+    return await Look(sync=sync).run(bots)
+
+
+async def look_beside(problem: Exception, client: discord.Client) -> None:
+    """Raise this, if it is a problem of the bot, or else what is wrong with its code."""
+    cause = problem.__cause__
+    origin = getattr(cause, "original", cause)
+    if isinstance(origin, OSError) and origin.errno == errno.EADDRINUSE:
+        log.warning("%s. Is it the running program that has it?", origin)  # no problem of settings
+        return
+    if not isinstance(problem, SetupFailed):  # without a network the code can be looked at
+        await set_up(client.setup_hook)
+    raise problem
 
 
 async def upload_commands(client: discord.Client) -> str:
-    """Upload a bot's slash commands. Raises `SetupFailed`."""
+    """Upload a bot's slash commands, of all servers and of single ones. Raises `SetupFailed`."""
     assert isinstance(client, Bot)
     try:
         uploaded = await client.tree.sync()
@@ -1901,15 +1943,15 @@ async def describe(client: discord.Client) -> str:
     if missing_intents(client):
         raise discord.PrivilegedIntentsRequired(None)
     starts = await ask_for_starts(client)
-    assert client.application is not None
-    number = client.application.id
+    application = client.application
+    assert application is not None
     permissions = discord.Permissions(
         view_channel=True, send_messages=True, read_message_history=True
     )
-    invite = discord.utils.oauth_url(number, permissions=permissions)
-    servers = client.application.approximate_guild_count
-    row = f"{client.user!s:<20} {number:<20} {servers:>7}  on       {starts.remaining:>13}"
-    return f"{row}\n{'':26}invite: {invite}"
+    invite = discord.utils.oauth_url(application.id, permissions=permissions)
+    servers = application.approximate_guild_count
+    row = f"{application.id:<20} {servers:>7} {starts.remaining:>9}"
+    return f"{row}\n     on Discord: {client.user}, invite: {invite}"
 
 
 # --- How the bots are: a line for the log and systemd, and a page -------------------------------
@@ -2318,7 +2360,7 @@ class Signals:
 
 
 def end_now(code: int, words: str = "") -> NoReturn:
-    """End the process whatever it does, but say these last words, and write out what was printed."""
+    """End the process whatever it does, but write out these words and what was printed."""
 
     def say() -> None:
         with contextlib.suppress(OSError):
@@ -2439,6 +2481,7 @@ class Output(io.BufferedIOBase):
 
 
 def protect_output() -> None:
+    atexit.register(flush_output)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
@@ -2516,6 +2559,9 @@ class Log:
         self._handler.setFormatter(LogFormatter(inner, is_journal=is_journal))
         self._handler.addFilter(tell_what_blocks)
         warnings.showwarning = show_warning
+        if self._level > logging.DEBUG:
+            for name in ("discord.client", "discord.gateway"):  # "using static token", "Session ID"
+                logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
         # At every start discord.py warns of packages that only voice needs. Without them, voice
         # says so when it is used.
         discord.VoiceClient.warn_nacl = False
@@ -2552,7 +2598,7 @@ def tell_what_blocks(record: logging.LogRecord) -> bool:
 
 def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
     """In the place of `warnings.showwarning`: what was never awaited is named with its bot."""
-    category, file, line, *_ = arguments
+    _, file, line, *_ = arguments
     text = str(message)
     if "never awaited" in text:
         place = f"{os.path.basename(file)}, line {line}"
@@ -2579,7 +2625,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--env-file", metavar="PATH", type=Path, help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    option("--check", action="store_true", help="say whether every bot is all right, and exit")
+    option(
+        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
+    )
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
     option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
@@ -2612,21 +2660,25 @@ def main(argv: list[str] | None = None) -> int:
         env_file = find_env_file(arguments.env_file)
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
-        log.info("%s bots from %s", len(bots), env_file or "the environment")
+        log.info("%s from %s", counted(len(bots), "bot"), env_file or "the environment")
         save_memory()
-        atexit.register(flush_output)  # while end_now can still end a flush that nobody reads
-        if arguments.check or arguments.sync_commands:
-            work = visit_all(bots, sync=not arguments.check)
+        is_look = arguments.check or arguments.sync_commands
+        if is_look:
+            for number in filter(None, STOP_SIGNALS):
+                signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
+            work = look(bots, sync=not arguments.check)
         else:
-            watch = not arguments.no_watch
-            status = arguments.status
             signals = Signals()
             runner.belongings = [log_output.restore, signals.hold]
+            watch = not arguments.no_watch
             work = runner.run(bots, signals, watch=watch, status=arguments.status)
         protect_what_is_shared()
         with asyncio.Runner(loop_factory=Loop) as loop_runner:
             loop: Any = loop_runner.get_loop()
-            return int(loop.run_until_done(work, runner))
+            code: int = loop.run_until_done(work, runner)
+            if is_look:
+                end_now(code)  # whatever threads a setup has begun
+            return code
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON

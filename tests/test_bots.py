@@ -297,7 +297,7 @@ async def test_check_shows_every_problem_with_its_remedy(
     await program.start("--check")
     assert await program.end() == 78
     rows = {row.split()[1]: row for row in program.stdout.splitlines() if row.split()[0].isdigit()}
-    assert list(rows) == list(names)
+    assert set(names) < set(rows)
     assert "PROBLEM" not in rows["good"]
     assert "DISCORD_BOT_TOKEN2" in rows["refused"]
     assert "Message Content Intent" in rows["no-intent"]
@@ -317,10 +317,9 @@ async def test_sync_commands_uploads_every_bots_slash_commands(
     await program.start("--sync-commands")
     assert await program.end() == 0
     assert [command["name"] for command in greeter.commands] == ["greet"]
-    rows = program.stdout.splitlines()[1:]
-    assert rows[0].split()[:2] == ["1", "greeter"]
-    assert "/greet" in rows[0]
-    assert rows[1].split()[:2] == ["2", "plain"]
+    rows = {tuple(row.split()[:2]): row for row in program.stdout.splitlines()}
+    assert "/greet" in rows["1", "greeter"]
+    assert "none" in rows["2", "plain"]
     assert discord.opened == 0
     program.assert_clean()
 
@@ -334,5 +333,5 @@ async def test_sync_commands_ends_with_78_if_one_bot_has_a_problem(
     await program.start("--sync-commands")
     assert await program.end() == 78
     assert greeter.commands
-    assert any("DISCORD_BOT_TOKEN2" in line for line in program.lines_of("bad"))
+    assert any("DISCORD_BOT_TOKEN2" in line for line in program.stdout.splitlines())
     program.assert_clean()
