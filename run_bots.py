@@ -53,7 +53,9 @@ import dataclasses
 import difflib
 import enum
 import errno
+import functools
 import gc
+import importlib
 import importlib.metadata
 import io
 import json
@@ -63,12 +65,14 @@ import platform
 import queue
 import random
 import re
+import runpy
 import socket
 import threading
 import time
 import traceback
 import urllib.request
 import warnings
+import weakref
 from asyncio import sslproto
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
@@ -138,6 +142,7 @@ GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 # How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the
 # rest.
 CLEANUP_UNTIL = 5
+MAIN_UNTIL = 7  # what follows in a script
 TASKS_UNTIL = 8
 CLOSE_UNTIL = 8.5
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
@@ -156,6 +161,68 @@ odd_tokens: set[str] = set()  # those that do not look like one
 outputs: list["Output"] = []
 main_thread = threading.get_ident()
 tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
+
+
+# --- The files that are followed ----------------------------------------------------------------
+# A path that is not absolute is looked for where the program was started, or else beside it; a
+# bot's code may change the current folder later.
+FOLDERS = (Path.cwd(), Path(__file__).resolve().parent)
+PIPE = Path("/dev/stdin")  # an env file that can be read once
+
+
+class Files:
+    """The files that settings and code come from, and how each was when it was read."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, object] = {}
+
+    def note(self, path: Path) -> None:
+        self._seen[path] = stamp_of(path)
+
+    def follow(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path not in self._seen:
+                self.note(path)
+
+    def changed(self) -> dict[Path, object]:
+        """Those that are not as they were when they were noted, and how they are."""
+        now = {path: stamp_of(path) for path in self._seen}
+        return {path: stamp for path, stamp in now.items() if stamp != self._seen[path]}
+
+
+files = Files()
+
+
+def stamp_of(path: Path) -> object:
+    """What changes when a file is saved, or when a folder gets another file.
+
+    To open it could hinder an editor that replaces it, on Windows.
+    """
+    if path == PIPE:
+        return None
+    try:
+        if path.is_dir():
+            return sorted(entry.name for entry in path.glob("*.py"))
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def find(name: str) -> Path:
+    """The absolute path of a file or folder, whether it is there or not."""
+    paths = [folder / name for folder in FOLDERS]
+    for path in paths:
+        if path.exists():
+            return path
+    return paths[0]
+
+
+def shown(path: Path) -> str:
+    """A path as people have written it."""
+    if path.is_relative_to(FOLDERS[0]):
+        return str(path.relative_to(FOLDERS[0]))
+    return str(path)
 
 
 # --- Settings --------------------------------------------------------------------------------
@@ -192,9 +259,26 @@ class BotSettings:
     sources: dict[str, Variable] = dataclasses.field(compare=False, repr=False)  # of each field
     name: str = dataclasses.field(compare=False)
     token: str = dataclasses.field(repr=False)
+    script: Path | None
     prefix: str
     extensions: tuple[str, ...]
     intents: discord.Intents
+
+    @property
+    def code_source(self) -> Variable:
+        """The variable that names the bot's code."""
+        return self.sources["script" if self.script else "extensions"]
+
+    def code_files(self) -> list[Path]:
+        """Where the bot's code is, or has to be."""
+        if self.script:
+            return [self.script]
+        paths = []
+        for folder in FOLDERS:
+            for name in self.extensions:
+                base = folder / name.replace(".", "/")
+                paths += [base.with_suffix(".py"), base / "__init__.py"]
+        return paths
 
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's number or name, or a range around it."""
@@ -211,10 +295,13 @@ def bot_id_of(token: str) -> str:
     return token
 
 
-def read_text(path: str, called: str) -> str:
+def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
+    files.note(path)
+    if path.exists() and not path.is_file() and path != PIPE:
+        raise SettingsError(f"{called} is not a file.")
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
         has_mark = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         text = data.decode("utf-16" if has_mark else "utf-8-sig")
     except OSError as error:
@@ -229,9 +316,9 @@ def read_text(path: str, called: str) -> str:
 
 # What people leave in the place of a token: one of the first words, or nothing but the others.
 PLACEHOLDER = re.compile(r"(?i)your|paste|insert|placeholder|example")
-PLACEHOLDER_WORDS = set(
+PLACEHOLDER_WORDS = (
     "a the my bot discord first second third of goes put enter here token secret key todo none"
-    " change replace me changeme".split()  # noqa: SIM905
+    " change replace me changeme"
 )
 
 
@@ -239,7 +326,8 @@ def is_placeholder(text: str) -> bool:
     if TOKEN_FORM.fullmatch(text):
         return False
     words = re.findall("[a-wyz]+", text.lower())  # xxx is none
-    return PLACEHOLDER_WORDS.issuperset(words) or PLACEHOLDER.search(text) is not None
+    known = PLACEHOLDER_WORDS.split()
+    return all(word in known for word in words) or PLACEHOLDER.search(text) is not None
 
 
 def parse_token(text: str) -> str:
@@ -253,23 +341,47 @@ def parse_token(text: str) -> str:
 
 
 def parse_token_file(text: str) -> str:
-    return parse_token(read_text(text.strip(), "This file"))
+    return parse_token(read_text(find(text.strip()), "This file"))
+
+
+def parse_script(text: str) -> Path | None:
+    name = text.strip()
+    return find(name) if name else None
 
 
 OTHERS_MODULES = ("discord", "dotenv", "aiohttp")
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
-    modules = [part.strip() for part in text.split(",") if part.strip()]
-    for module in modules:
-        if module.endswith(".py") or not module.replace(".", "_").isidentifier():
+    modules: list[str] = []
+    for part in text.split(","):
+        name = part.strip()
+        package = name.removesuffix(".*")
+        top = package.partition(".")[0]
+        if not name:
+            continue
+        if name.endswith(".py") or not package.replace(".", "_").isidentifier():
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-        top = module.partition(".")[0]
         if top in sys.stdlib_module_names or top in OTHERS_MODULES:
             raise SettingsError(f"{top} is a module that others need. Rename your file {top}.py.")
+        modules += [name] if package == name else extensions_in(package)
     return tuple(dict.fromkeys(modules))
+
+
+def extensions_in(package: str) -> list[str]:
+    """The names of all extensions in a folder, which are the modules with a function `setup`."""
+    folder = find(package.replace(".", "/"))
+    files.note(folder)
+    names = []
+    for path in sorted(folder.glob("*.py")):
+        with contextlib.suppress(OSError, ValueError):
+            if re.search(r"(?m)^(async )?def setup\b", path.read_text("utf-8")):
+                names.append(f"{package}.{path.stem}")
+    if not names:
+        raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
+    return names
 
 
 DEFAULT_INTENTS = "default,message_content"
@@ -304,6 +416,7 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str | None, str]] = {
     "TOKEN<N>": (parse_token, None, "bot N's token; empty means no such bot"),
     "TOKEN<N>_FILE": (parse_token_file, None, "a file with the token"),
     "NAME<N>": (str.strip, "bot<N>", "what the log calls the bot; default: bot<N>"),
+    "SCRIPT<N>": (parse_script, "", "a bot as it is: the file to start with python"),
     "PREFIX<N>": (str, "!", "what its text commands start with; default: !"),
     "EXTENSIONS<N>": (parse_extensions, "", "modules that say what it does; default: ping"),
     "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"default: {DEFAULT_INTENTS}"),
@@ -338,7 +451,7 @@ class Reading:
         self.owners: dict[str, Variable] = {}  # of each id and name that a bot has
 
     def read_file(self, path: Path) -> None:
-        text = read_text(str(path), str(path))
+        text = read_text(path, shown(path))
         for binding in parse_stream(io.StringIO(text)):
             self.read_binding(path, binding)
         for name, value in dotenv_values(stream=io.StringIO(text)).items():
@@ -347,13 +460,14 @@ class Reading:
         with contextlib.suppress(OSError):  # it is gone since
             if os.name == "posix" and path.stat().st_mode & 0o004:
                 self.warnings.append(
-                    f"{path}: Everybody on this machine can read your tokens. Run: chmod 600 {path}"
+                    f"{shown(path)}: Everybody on this machine can read your tokens. "
+                    f"Run: chmod 600 {shown(path)}"
                 )
 
     def read_binding(self, path: Path, binding: Binding) -> None:
         text = binding.original.string
         blank_lines = text[: -len(text.lstrip())].count("\n")
-        place = f"{path}, line {binding.original.line + blank_lines}"
+        place = f"{shown(path)}, line {binding.original.line + blank_lines}"
         name = binding.key
         if binding.error or (name and binding.value is None):
             self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
@@ -421,8 +535,21 @@ class Reading:
                 self.claim(field, fields[field], variable)
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
+        if fields.get("script"):
+            self.warn_of_unused(number)
         if len(fields) == len(sources):
             self.bots.append(BotSettings(int(number), sources, **fields))
+
+    def warn_of_unused(self, number: str) -> None:
+        """A script makes its own client. Raises nothing."""
+        own = self.given[number]
+        script = own["SCRIPT<N>"]
+        for key in ("PREFIX<N>", "INTENTS<N>"):
+            if key in own:
+                self.warnings.append(f"{own[key]}: It is not used. {script} sets its own.")
+        if "EXTENSIONS<N>" in own:
+            other = own["EXTENSIONS<N>"]
+            self.problems.append(f"{other}: {script} is set too, and loads its own. Keep one.")
 
     def claim(self, field: str, value: Any, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
@@ -455,9 +582,11 @@ def defaults(number: str) -> dict[str, Variable]:
 
 
 def how_to_begin(path: Path | None) -> Iterable[str]:
-    looked = f"{path} has no token." if path else f"There is no file .env in {Path.cwd()}."
+    looked = f"There is no file .env in {FOLDERS[0]}."
+    if path:
+        looked = f"{shown(path)} has no token."
     yield f"There is no bot to run. {looked}"
-    for other in sorted(Path.cwd().glob("*env*")):
+    for other in sorted(FOLDERS[0].glob("*env*")):
         with contextlib.suppress(OSError, ValueError):
             if other != path and re.search(
                 r"(?m)^DISCORD_BOT_TOKEN\d+=\S", other.read_text("utf-8")
@@ -530,8 +659,214 @@ async def answer_ping(message: discord.Message) -> None:
         await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
 
-def make_client(settings: BotSettings) -> discord.Client:
-    return Bot(settings)
+class ScriptError(Exception):
+    """A script cannot be run here. The text says why."""
+
+
+class HandedOver(BaseException):
+    """A script has come to `asyncio.run`, with this. What follows in the script is not run."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.work = work
+
+
+class Start:
+    """What a bot does from its beginning: it gives its entry a client, and waits for its end.
+
+    A script runs as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too. What it
+    hands over there is awaited as the bot's own task, up to `client.start`.
+    """
+
+    def __init__(self, settings: BotSettings) -> None:
+        self._settings = settings
+        self.is_reading = False
+        loop = asyncio.get_running_loop()
+        self._client: asyncio.Future[discord.Client] = loop.create_future()
+        self._over: asyncio.Future[None] = loop.create_future()
+        running_start.set(weakref.ref(self))  # a timer of the shared pool may have this context
+        self.main = loop.create_task(self._run())
+
+    async def client(self) -> discord.Client:
+        """Wait for the client. Raises `SetupFailed`."""
+        waiting: set[asyncio.Future[Any]] = {self.main, self._client}
+        await asyncio.wait(waiting, timeout=SETUP_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if self._client.done():
+            return self._client.result()
+        if not self.main.done():
+            raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.")
+        raise SetupFailed from self.main.exception() or ScriptError(STARTS_NONE)
+
+    async def _run(self) -> None:
+        script = self._settings.script
+        if script is None:
+            await Bot(self._settings).start(self._settings.token)
+            return
+        try:
+            await self._read(script)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise ScriptError(f"It calls exit(){place_of(error)}.") from error
+
+    def _read(self, script: Path) -> Coroutine[Any, Any, Any]:
+        check_script(script)
+        modules.claim(script)
+        folder = str(script.parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        arguments = sys.argv
+        sys.argv = [str(script)]
+        self.is_reading = True
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except HandedOver as handed:
+            return handed.work
+        finally:
+            self.is_reading = False
+            sys.argv = arguments
+        raise ScriptError(STARTS_NONE)
+
+    async def hold(self, client: discord.Client) -> None:
+        """In the place of `client.start()`: the entry takes the client. Waits for its end."""
+        if self._client.done():
+            error = ScriptError("It starts two bots. Make a script of each.")
+            self._over.set_exception(error)
+            raise error
+        if not isinstance(client.loop, asyncio.AbstractEventLoop):
+            await client.__aenter__()
+        self._client.set_result(client)
+        await self._over
+
+    async def end(self, deadline: float) -> None:
+        """Its client has ended: let what follows in it end too, until then."""
+        if not self._over.done():
+            self._over.set_result(None)
+        if not self._client.done():
+            self.main.cancel()
+        await wait_for_end({self.main}, deadline)
+        modules.release()
+
+
+STARTS_NONE = "It starts no bot. It has to end with bot.run(...), or asyncio.run(main())."
+running_start: contextvars.ContextVar[Callable[[], "Start | None"]] = contextvars.ContextVar(
+    "running_start", default=lambda: None
+)
+
+
+def check_script(script: Path) -> None:
+    """See that it can be run. Raises `ScriptError`, or what Python says of it."""
+    if script.is_dir():
+        raise ScriptError("This is a folder. Name the file in it that you start with python.")
+    if not script.is_file():
+        raise ScriptError(f"There is no file {shown(script)}. Write music.py or bots/music.py.")
+    compile(script.read_bytes(), str(script), "exec")
+
+
+class Modules:
+    """Which script has which modules beside it: one process has one module of a name."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, dict[str, Path]] = {}  # by the bot's token, and the module's name
+
+    def claim(self, script: Path) -> None:
+        """Take those beside this script for the running bot. Raises `ScriptError`."""
+        own = {}
+        for path in script.parent.iterdir():
+            if path != script and (
+                path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+            ):
+                own[path.stem] = path
+        for name, path in own.items():
+            for other in self._others(name):
+                if path not in (other, *other.parents):
+                    ways = (
+                        "Rename one of them, or run this bot in a process of its own, with --only"
+                    )
+                    text = f"{path} and {other} are modules of one name. {ways}."
+                    raise ScriptError(text)
+        self._claims[running_token.get()] = own
+
+    def _others(self, name: str) -> Iterable[Path]:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file:
+            yield Path(file)
+        for claims in self._claims.values():
+            if name in claims:
+                yield claims[name]
+
+    def release(self) -> None:
+        """The running bot has ended: what no other script has is imported anew."""
+        own = self._claims.pop(running_token.get(), {})
+        for name in list(sys.modules):
+            top = name.partition(".")[0]
+            if top in own and not any(top in claims for claims in self._claims.values()):
+                del sys.modules[name]
+
+
+modules = Modules()
+
+
+def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
+    """In the place of `asyncio.run`: a script gives us what it would run."""
+
+    @functools.wraps(run)
+    def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
+        start = running_start.get()()
+        if start is None or not start.is_reading:
+            return run(*arguments, **options)
+        work = arguments[-1]
+        if run.__name__ != "run_until_complete":
+            raise HandedOver(work)
+        if asyncio.iscoroutine(work):
+            work.close()
+        raise ScriptError("It uses run_until_complete. Write asyncio.run(main()) in its place.")
+
+    return run_or_hand_over
+
+
+async def start_or_hold(client: discord.Client, token: str, **options: Any) -> None:
+    """In the place of `Client.start`: the entry logs in, with its own token."""
+    start = running_start.get()()
+    if start is None:
+        await start_client(client, token, **options)
+    else:
+        await start.hold(client)
+
+
+start_client = discord.Client.start
+bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
+    """Around what loads and unloads an extension: the modules of other bots stay importable."""
+
+    @functools.wraps(change)
+    async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
+        bots_with_code.add(bot)
+        before = dict(sys.modules)
+        try:
+            await change(bot, name, **options)
+        except (SystemExit, KeyboardInterrupt) as error:  # discord.py would leave half of it
+            sys.modules.pop(name, None)
+            raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
+        finally:
+            for other in bots_with_code:
+                for key in other.extensions if other is not bot else ():
+                    parts = {part for part in before if part.startswith(f"{key}.")}
+                    for part in {key, *parts}:
+                        sys.modules.setdefault(part, before.get(part, other.extensions[key]))
+
+    return change_and_keep
+
+
+def take_over() -> None:
+    """Stand where scripts and extensions come to what one process has only once."""
+    asyncio.run = hand_over(asyncio.run)
+    asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
+    loop_class: Any = asyncio.BaseEventLoop
+    loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
+    discord.Client.start = start_or_hold  # type: ignore[assignment, method-assign]
+    discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
+    for name in ("load_extension", "unload_extension", "reload_extension"):
+        setattr(commands.bot.BotBase, name, keep_modules(getattr(commands.bot.BotBase, name)))
 
 
 # --- What a failure means ----------------------------------------------------------------------
@@ -610,15 +945,22 @@ PYTHON_FOLDER = os.path.dirname(os.__file__)
 NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that begin so
 
 
-def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> Failure:
+def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
     if isinstance(error, discord.GatewayNotFound):
         error = error.__cause__ or error
-    code = close_code_of(error)
-    if isinstance(error, SetupFailed):
+    if isinstance(error, (SetupFailed, ScriptError)):
         return diagnose_setup(error.__cause__ or error, bot)
+    if client is None:
+        return Failure(f"Unexpected error: {error!r}.", cause=error)
+    code = close_code_of(error)
     if code:
         return diagnose_close(code, bot, client)
+    return diagnose_answer(error) or diagnose_rest(error, client)
+
+
+def diagnose_answer(error: BaseException) -> Failure | None:
+    """What Discord's answer means, or that of whoever stands in its place."""
     if isinstance(error, discord.HTTPException):
         return diagnose_status(error.status, error.response.headers)
     if isinstance(error, aiohttp.WSServerHandshakeError):
@@ -626,6 +968,11 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client) -> 
     if isinstance(error, discord.RateLimited):
         text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
         return Failure(text, Kind.TOLD, wait=error.retry_after)
+    return None
+
+
+def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
+    """What an exception means with which Discord has not answered."""
     if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
         text = f"{os.strerror(errno.EMFILE)}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
         return Failure(text, Kind.NETWORK)
@@ -697,27 +1044,53 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
-    source = bot.sources["extensions"]
+    source = bot.code_source
     if isinstance(error, SetupFailed):
         return Failure(f"{source}: {error}", Kind.NETWORK)
+    if isinstance(error, ScriptError):
+        return Failure(f"{source}: {error}", Kind.FINAL)
     if isinstance(error, discord.app_commands.CommandSyncFailure):
         return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
-    name = error.name if isinstance(error, commands.ExtensionError) else "The bot's setup"
+    name = bot.script.name if bot.script else "The bot's setup"
+    cause = error
+    if isinstance(error, commands.ExtensionError):
+        name = error.name
+        cause = getattr(error, "original", error)
     head = f"{source}: {name} does not load."
-    cause = error.original if isinstance(error, commands.ExtensionFailed) else error
     if is_missing(error, cause, name):
         text = f"{head} There is no such file beside run_bots.py or in this folder."
         return Failure(text, Kind.FINAL)
     if isinstance(error, commands.NoEntryPointError):
-        return Failure(f"{head} It has no function: async def setup(bot).", Kind.FINAL)
-    text = f"{head} {type(cause).__name__}: {cause}"
+        hint = "It has no function: async def setup(bot)."
+        if find(name.replace(".", "/")).is_dir():
+            hint = f"It is a folder. Write {name}.* for every extension in it."
+        return Failure(f"{head} {hint}", Kind.FINAL)
+    return diagnose_code(cause, head, bot)
+
+
+def diagnose_code(error: BaseException, head: str, bot: BotSettings) -> Failure:
+    """What it means that a bot's code raised this as it was loaded."""
+    text = f"{head} {type(error).__name__}: {error}"
     for words, hint in HINTS.items():
-        if isinstance(cause, (TypeError, RuntimeError)) and words in str(cause):
+        if isinstance(error, (TypeError, RuntimeError)) and words in str(error):
             return Failure(f"{text}. {hint.format(number=bot.number)}.", Kind.FINAL)
-    if isinstance(cause, WRONG_CODE):
-        return Failure(f"{text}.", Kind.FINAL, with_own_frames(cause))
-    is_answer = isinstance(cause, discord.HTTPException) and cause.status < 500
-    return Failure(f"{text}{place_of(cause)}.", Kind.LOSS if is_answer else Kind.NETWORK)
+    if isinstance(error, KeyError) and is_from_environ(error):
+        hint = "Set this variable in the env file. A token in it is not used"
+        text = f"{text}{place_of(error)}. {hint}: the bot's own is {bot.sources['token']}"
+    elif bot.script and not isinstance(error, SyntaxError):
+        text += place_of(error)
+    if isinstance(error, WRONG_CODE):
+        return Failure(f"{text}.", Kind.FINAL, with_own_frames(error))
+    is_answer = isinstance(error, discord.HTTPException) and error.status < 500
+    if not bot.script:
+        text += place_of(error)
+    return Failure(f"{text}.", Kind.LOSS if is_answer else Kind.NETWORK)
+
+
+def is_from_environ(error: BaseException) -> bool:
+    """Whether `os.environ` has no such variable."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return frame.filename in (os.__file__, "<frozen os>")
 
 
 def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
@@ -1200,21 +1573,21 @@ async def clean_up(client: discord.Client) -> None:
             await voice.disconnect(force=True)
 
 
-def files_of(client: discord.Client) -> tuple[str, ...]:
+def files_of(client: discord.Client | None, script: Path | None) -> tuple[str, ...]:
     """How the names of files begin whose tasks end with this client.
 
-    Those are discord.py's, its class's and its extensions'. A helper module's serve other bots too.
+    Those are discord.py's, its class's and its extensions', and those in its script's folder. A
+    helper module's serve other bots too.
     """
-    files = [DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep]
-    modules = [
-        sys.modules.get(type(client).__module__),
-        *getattr(client, "extensions", {}).values(),
-    ]
-    for module in modules:
+    names = [DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep]
+    if script:
+        names.append(str(script.parent) + os.sep)
+    own = [sys.modules.get(type(client).__module__), *getattr(client, "extensions", {}).values()]
+    for module in own:
         file = getattr(module, "__file__", None)
         if file:
-            files.append(file.removesuffix("__init__.py"))
-    return tuple(files)
+            names.append(file.removesuffix("__init__.py"))
+    return tuple(names)
 
 
 def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
@@ -1237,43 +1610,50 @@ async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
 class Life:
     """One client, from its log-in to its end. Whoever closes it asks for that end."""
 
-    def __init__(self, client: discord.Client, entry: "Entry") -> None:
-        self.client = client
+    def __init__(self, entry: "Entry") -> None:
+        self.client: discord.Client | None = None  # until its code has made one
         self.entry = entry
         self.leaving = asyncio.Event()  # somebody has asked it to end
         self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
-        self.gateway = Gateway(client, entry)
+        self.is_up = False  # its code is loaded
         self._connecting = False
+        self._start: Start | None = None
+        self._gateway: Gateway | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
-        self._close_client = client.close
-        client.close = self.close  # type: ignore[method-assign]
 
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
-        await self.client.__aenter__()
         self._attempt = asyncio.create_task(self._log_in_and_connect())
         asked = asyncio.create_task(self.leaving.wait())
         await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
         self.leaving.set()
         await self._end()
-        if self.error is None and self._attempt.done() and not self._attempt.cancelled():
-            self.error = self._attempt.exception()
+        for task in (self._attempt, self._start.main if self._start else None):
+            if self.error is None and task and task.done() and not task.cancelled():
+                self.error = task.exception()
         return self.error
 
     async def _log_in_and_connect(self) -> None:
         await self.entry.pause()
+        self._start = Start(self.entry.settings)
         try:
-            await log_in(self.client, self.entry.settings.token, self.entry.network.pool)
+            client = await self._start.client()
+            self._take(client)
+            self._start.main.add_done_callback(lambda _: self.leaving.set())
+            await log_in(client, self.entry.settings.token, self.entry.network.pool)
         finally:
             self.entry.restore()
+        self.is_up = True
         self.entry.reached()
-        self.gateway.prepare(await self._wait_for_starts())
+        gateway = Gateway(client, self.entry)
+        self._gateway = gateway
+        gateway.prepare(await self._wait_for_starts(client))
         self._connecting = True
         while True:
-            self.gateway.launched = 0
+            gateway.launched = 0
             try:
-                return await self.client.connect()
+                return await client.connect()
             except NewSession:
                 await self.entry.pause()
             except AttributeError as error:
@@ -1282,13 +1662,18 @@ class Life:
                 if error.name != "sequence":
                     raise
 
-    async def _wait_for_starts(self) -> Starts:
+    def _take(self, client: discord.Client) -> None:
+        self.client = client
+        self._close_client = client.close
+        client.close = self.close  # type: ignore[method-assign]
+
+    async def _wait_for_starts(self, client: discord.Client) -> Starts:
         """Heed what Discord has counted, also of other processes: restarts add up."""
         while True:
             try:
-                starts = await ask_for_starts(self.client)
+                starts = await ask_for_starts(client)
             except Exception as error:
-                failure = diagnose(error, self.entry.settings, self.client)
+                failure = diagnose(error, self.entry.settings, client)
                 if failure.kind is Kind.FINAL:
                     raise
             else:
@@ -1303,24 +1688,58 @@ class Life:
     async def _end(self) -> None:
         """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
         began = asyncio.get_running_loop().time()
-        files = files_of(self.client)
-        cleaning = asyncio.create_task(clean_up(self.client))
-        if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
-            log.warning("The bot's clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL)
-        await self.gateway.leave()
-        own = {task for task in tasks[self.entry.settings.token] if is_from(task, files)}
-        own -= {self._attempt, *self._closers}
+        own_files = files_of(self.client, self.entry.settings.script)
+        if self.client:
+            cleaning = asyncio.create_task(clean_up(self.client))
+            if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
+                log.warning(
+                    "The bot's clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL
+                )
+        if self._gateway:
+            await self._gateway.leave()
+        keep = {self._attempt, *self._closers}
+        if self._start:
+            keep.add(self._start.main)
+            await self._start.end(began + MAIN_UNTIL)
+        own = {task for task in tasks[self.entry.settings.token] if is_from(task, own_files)}
+        own -= keep
         for task in own:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
         self._attempt.cancel()  # connect() now and then goes on until the client is closed
-        closing = asyncio.create_task(self._close_client())
-        await wait_for_end({closing, self._attempt}, began + CLOSE_UNTIL)
-        if closing.done() and closing.exception():
-            log.error("Some clean-up failed.", exc_info=closing.exception())
-        await self.client.http.close()  # where the client's own close was cut off
+        await self._close(began + CLOSE_UNTIL)
         running_life.set(None)
         self.left.set()
+
+    async def _close(self, deadline: float) -> None:
+        ending = {self._attempt}
+        if self.client:
+            closing = asyncio.create_task(self._close_client())
+            ending.add(closing)
+        await wait_for_end(ending, deadline)
+        if self.client:
+            if closing.done() and not closing.cancelled() and closing.exception():
+                log.error("Some clean-up failed.", exc_info=closing.exception())
+            await self.client.http.close()  # where the client's own close was cut off
+
+    async def reload(self, changed: set[Path]) -> str:
+        """Load saved extensions again, without leaving Discord. Returns what has come of it."""
+        running_token.set(self.entry.settings.token)
+        outcome = ""
+        for name, module in list(getattr(self.client, "extensions", {}).items()):
+            file = getattr(module, "__file__", None)
+            if file is None or Path(file) not in changed or self.leaving.is_set():
+                continue
+            try:
+                await self.client.reload_extension(name)  # type: ignore[union-attr]
+                outcome = outcome or "reloaded"
+            except Exception as error:
+                failure = diagnose_setup(error, self.entry.settings)
+                text = f"{failure.text} The old code keeps running."
+                log.error("%s", text, exc_info=failure.cause)
+                outcome = "did not load in"
+        self.entry.restore()
+        return outcome
 
     async def close(self) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it, if it has not begun."""
@@ -1361,10 +1780,11 @@ class Entry:
         self.restore = restore  # puts back what the bot's code may have taken from all
         self.task = asyncio.create_task(self._run())
 
-    def want(self, settings: BotSettings | None) -> None:
+    def want(self, settings: BotSettings | None, *, again: bool = False) -> None:
         """Run with these settings from now on, or end. One client leaves before the next starts."""
-        if settings == self.wanted == self.settings and not self.is_leaving:
-            self.settings = settings  # with another name or number, perhaps
+        is_same = settings == self.wanted == self.settings and not self.is_leaving
+        if is_same and not again:
+            self.settings = settings or self.settings  # with another name or number, perhaps
         elif not self.event.is_set():
             self.failure = Failure()
             self.set_state("starting")
@@ -1377,11 +1797,10 @@ class Entry:
             while self.wanted and goes_on:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
-                client = make_client(self.settings)
-                self.life = Life(client, self)
+                self.life = Life(self)
                 running_life.set(self.life)
                 error = await self.life.run()
-                goes_on = self._goes_on_after(error, client)
+                goes_on = self._goes_on_after(error, self.life.client)
             self._say_why_it_ended()
         except Exception:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
@@ -1391,7 +1810,7 @@ class Entry:
             self.event.set()
             self.set_state("stopped")
 
-    def _goes_on_after(self, error: BaseException | None, client: discord.Client) -> bool:
+    def _goes_on_after(self, error: BaseException | None, client: discord.Client | None) -> bool:
         if self.wanted is not self.settings:
             return True
         self.failure = Failure()
@@ -1440,7 +1859,10 @@ class Entry:
         else:
             self.network.blocked_until = max(self.network.blocked_until, now + failure.wait)
         delay = in_words(self._delay())
-        log.warning("%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
+        # An outage is told once: its first failures, and that all are back.
+        is_told = failure.kind is Kind.NETWORK and self.pace.unreached > 1
+        level = logging.DEBUG if is_told else logging.WARNING
+        log.log(level, "%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
         self.set_state("retrying")
 
     def reached(self) -> None:
@@ -1518,6 +1940,9 @@ def in_words(seconds: float) -> str:
 # --- All the entries ---------------------------------------------------------------------------
 
 
+Changes = dict[str, list[str]]  # by what has changed, the names of the bots
+
+
 class Runner:
     """The running bots, and where their settings come from: env file, environment and `--only`."""
 
@@ -1529,14 +1954,19 @@ class Runner:
         self._exported: set[str] = set()  # the env file's variables that are in os.environ
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot has two sessions
         self._paces: dict[str, Pace] = collections.defaultdict(Pace)  # also of bots that have ended
-        self._seen: object = None  # the env file as it was read
+        self._has_env_file = False  # once it was there, it must not be missing
+        self._changed_variables: list[str] = []
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
         self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
 
     def read(self) -> list[BotSettings]:
-        self._seen = self._look()
-        reading = read_settings(self.env_file, self._environment)
+        env_file = None
+        if self.env_file:
+            files.note(self.env_file)
+            self._has_env_file = self._has_env_file or self.env_file.exists()
+            env_file = self.env_file if self._has_env_file else None
+        reading = read_settings(env_file, self._environment)
         warnings = reading.warnings
         bots = reading.bots
         if self._only is not None:
@@ -1569,8 +1999,7 @@ class Runner:
 
     def _export(self, variables: list[Variable], warnings: list[str]) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
-        for name in self._exported:
-            os.environ.pop(name, None)
+        before = {name: os.environ.pop(name, "") for name in self._exported}
         self._exported.clear()
         for variable in variables:
             if variable.name in os.environ:
@@ -1580,39 +2009,37 @@ class Runner:
                 self._exported.add(variable.name)
             except (OSError, ValueError) as error:
                 warnings.append(f"{variable}: Your bots do not get this variable: {error}.")
-
-    def _look(self) -> object:
-        """What changes when the env file is saved.
-
-        To open it could hinder an editor that replaces it, on Windows.
-        """
-        with contextlib.suppress(OSError):
-            if self.env_file:
-                stat = self.env_file.stat()
-                return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
-        return None
+        now = {name: os.environ[name] for name in self._exported}
+        self._changed_variables = sorted(name for name, _ in before.items() ^ now.items())
 
     async def _keep_up(self, watch: bool) -> None:
-        """Once a second, follow the env file, and say how the bots are when that changes."""
-        last = self._seen
+        """Once a second, follow the files, and say how the bots are when that changes."""
+        last: dict[Path, object] = {}
         while not self._stopping:
             self._restore()
             self._tell()
             await asyncio.sleep(1)
             before = last
-            last = self._look() if watch else self._seen
-            if before == last != self._seen:  # it is not being written any more
-                self.reload()
+            last = files.changed() if watch else {}
+            if last and before == last:  # they are not being written any more
+                self.reload(last)
 
-    def reload(self) -> None:
-        """Make the bots what the settings say now. Those that had stopped start again."""
+    def reload(self, changed: dict[Path, object] | None = None) -> None:
+        """Make the bots what settings and code say now. At SIGHUP, stopped ones start again too."""
         if self._stopping:
             return
+        is_asked = changed is None
+        if changed is None:
+            changed = files.changed()
+        for path in changed:
+            files.note(path)
+        importlib.invalidate_caches()
+        code = {path for path in changed if path.suffix == ".py"}
         try:
-            settings = self.read()
-            self._network.is_back()
-            changes = self._apply(settings)
-            log.info("%s: %s", self.env_file or "the environment", changes or "nothing changed")
+            changes: Changes = collections.defaultdict(list)
+            if is_asked or code != changed.keys():
+                self._follow_settings(changes)
+            self._restart_for(code, changes)
         except SettingsError as error:
             problems = "\n".join(error.args)
             log.error(
@@ -1620,31 +2047,82 @@ class Runner:
             )
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
+        else:
+            names = [path.name for path in sorted(code)]
+            if is_asked or code != changed.keys():
+                names.insert(0, shown(self.env_file) if self.env_file else "the environment")
+            # In a context of its own, as it is for no bot.
+            self._reloading = asyncio.create_task(self._reload(code, ", ".join(names), changes))
 
-    def _apply(self, settings: list[BotSettings]) -> str:
-        """Make the running bots equal to the settings. Only what differs moves. Returns what."""
+    def _follow_settings(self, changes: Changes) -> None:
+        settings = self.read()
+        for entry in self._entries.values():
+            if entry.wanted and entry.pace.unreached:
+                changes["trying again"].append(entry.settings.name)
+        self._network.is_back()
+        self._apply(settings, changes)
+        if self._changed_variables:
+            changes["changed"] += self._changed_variables
+
+    def _restart_for(self, code: set[Path], changes: Changes) -> None:
+        """Start those bots again whose script was saved, or that have no code that works yet."""
+        for bot_id, entry in list(self._entries.items()):
+            wanted = entry.wanted
+            is_up = entry.life is not None and entry.life.is_up
+            if not wanted or code.isdisjoint(wanted.code_files()) or (is_up and not wanted.script):
+                continue
+            try:
+                if wanted.script and is_up:
+                    check_script(wanted.script)
+            except Exception as error:
+                failure = diagnose_setup(error, wanted)
+                log.error("[%s] %s The old code keeps running.", wanted.name, failure.text)
+                continue
+            self._apply_to_one(bot_id, wanted, again=True)
+            self._unsettle()
+            if wanted.name not in changes["restarted"]:
+                changes["restarted"].append(wanted.name)
+
+    async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
+        """Bring saved extensions into the bots that have them. Then say all that has changed."""
+        lives = [entry.life for entry in self._entries.values() if code and entry.life]
+        reloads = {asyncio.create_task(life.reload(code)): life for life in lives}
+        if reloads:
+            await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
+        for task, life in reloads.items():
+            outcome = task.result() if task.done() else "still loading in"
+            changes[outcome].append(life.entry.settings.name)
+        changes.pop("", None)
+        parts = [f"{change} {', '.join(names)}" for change, names in changes.items() if names]
+        log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
+
+    def _apply(self, settings: list[BotSettings], changes: Changes) -> None:
+        """Make the running bots equal to the settings. Only what differs moves, and is noted."""
         wanted = {bot_id_of(bot.token): bot for bot in settings}
-        changes: dict[str, list[str]] = {"added": [], "removed": [], "restarted": [], "": []}
         for bot_id in {**self._entries, **wanted}:
             bot = wanted.get(bot_id)
-            name = bot.name if bot else self._entries[bot_id].settings.name
+            before = self._entries[bot_id].settings.name if bot_id in self._entries else ""
             change = self._apply_to_one(bot_id, bot)
-            changes[change].append(name)
-        del changes[""]
-        if any(changes.values()) and wanted:
-            self._unsettled = {"starting"}
-            self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
-        return "; ".join(
-            f"{change} {', '.join(names)}" for change, names in changes.items() if names
-        )
+            name = bot.name if bot else before
+            if change:
+                changes[change].append(name)
+                self._unsettle()
+            elif before and name != before:
+                changes["renamed"].append(f"{before} to {name}")
+        for bot in settings:
+            files.follow(bot.code_files())
 
-    def _apply_to_one(self, bot_id: str, bot: BotSettings | None) -> str:
+    def _unsettle(self) -> None:
+        self._unsettled = {"starting"}
+        self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
+
+    def _apply_to_one(self, bot_id: str, bot: BotSettings | None, *, again: bool = False) -> str:
         """Make one bot equal to its settings. Returns what that changes, in a word."""
         entry = self._entries.get(bot_id)
         before = entry.wanted if entry else None
         has_ended = entry is None or entry.event.is_set()
         if entry and not has_ended:
-            entry.want(bot)
+            entry.want(bot, again=again)
         elif bot:
             self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._restore)
         else:
@@ -1726,7 +2204,7 @@ class Runner:
         if status:
             await serve_status(status, self.report)
         signals.take(self)
-        self._apply(settings)
+        self._apply(settings, collections.defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
         while not all(entry.event.is_set() for entry in entries):
@@ -1761,7 +2239,7 @@ class Task(asyncio.Task[Any]):
             self.cancel()
 
 
-class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop):  # type: ignore[misc, name-defined]
+class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop):  # type: ignore[misc]
     """The event loop of all bots. Code of one bot neither ends it nor takes its signals."""
 
     def create_task(self, coroutine: Any, **options: Any) -> Task:
@@ -1796,7 +2274,7 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
                 self.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
                 runner.close_bot_of(error)
-        return task.result()
+        return int(task.result())
 
 
 def token_of(error: BaseException) -> str:
@@ -1838,11 +2316,13 @@ start_thread = threading.Thread.start
 
 
 class Environment(type(os.environ)):  # type: ignore[misc]
-    """The process environment, into which no token comes: `load_dotenv()` would bring them all."""
+    """The process environment, into which no token comes: `load_dotenv()` would bring them all.
+
+    A script may look for its own there, and need not find it: its entry has the one that is used.
+    """
 
     def __setitem__(self, name: str, text: str) -> None:
-        if not TOKEN_FORM.search(text):
-            super().__setitem__(name, text)
+        super().__setitem__(name, TOKEN_FORM.sub("not-needed", text))
 
 
 def protect_what_is_shared() -> None:
@@ -1884,8 +2364,9 @@ class Look:
         if asking.done() and not asking.cancelled():
             answer = asking.result()
         else:
-            source = settings.sources["extensions"]
-            answer = f"{PROBLEM}{source}: The bot's setup was cancelled, or does not end."
+            answer = (
+                f"{PROBLEM}{settings.code_source}: The bot's setup was cancelled, or does not end."
+            )
         if answer in self._told:
             answer = f"{PROBLEM}the same"
         if answer.startswith(PROBLEM):
@@ -1894,22 +2375,27 @@ class Look:
         return not answer.startswith(PROBLEM)
 
     async def _log_in_and_ask(self, settings: BotSettings) -> str:
-        client = make_client(settings)
+        start = Start(settings)
+        client = None
         try:
-            async with client:
-                problem = None
-                try:
-                    await log_in(client, settings.token, self._pool)
-                except (SetupFailed, OSError, aiohttp.ClientError) as error:
-                    problem = error
-                if problem:
-                    await look_beside(problem, client)
-                return await self._ask(client)
+            client = await start.client()
+            problem = None
+            try:
+                await log_in(client, settings.token, self._pool)
+            except (SetupFailed, OSError, aiohttp.ClientError) as error:
+                problem = error
+            if problem:
+                await look_beside(problem, client)
+            return await self._ask(client)
         except Exception as error:
             failure = diagnose(error, settings, client)
             if failure.cause:
                 log.error("The error in its code:", exc_info=failure.cause)
             return PROBLEM + failure.text
+        finally:
+            if client:
+                await client.close()
+            await start.end(asyncio.get_running_loop().time() + CLEANUP_UNTIL)
 
 
 async def look(bots: list[BotSettings], *, sync: bool) -> int:
@@ -1930,12 +2416,24 @@ async def look_beside(problem: Exception, client: discord.Client) -> None:
 
 async def upload_commands(client: discord.Client) -> str:
     """Upload a bot's slash commands, of all servers and of single ones. Raises `SetupFailed`."""
-    assert isinstance(client, Bot)
+    tree = client._connection._command_tree  # not public: a plain client has no other way to it
+    if tree is None:
+        return "none"
+    guilds = set(tree._guild_commands)
+    guilds |= {
+        guild for _, guild, _ in tree._context_menus if guild
+    }  # not public, and no other way
+    uploaded = []
     try:
-        uploaded = await client.tree.sync()
+        if tree.get_commands() or not guilds:
+            # Not an empty list where there are others: that would delete the global ones.
+            uploaded += [f"/{command.name}" for command in await tree.sync()]
+        for guild in guilds:
+            for command in await tree.sync(guild=discord.Object(guild)):
+                uploaded.append(f"/{command.name} (server {guild})")
     except discord.DiscordException as error:
         raise SetupFailed from error
-    return " ".join(f"/{command.name}" for command in uploaded) or "none"
+    return " ".join(uploaded) or "none"
 
 
 async def describe(client: discord.Client) -> str:
@@ -2639,28 +3137,26 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_env_file(named: Path | None) -> Path | None:
-    """The env file; none where all is in the environment. Raises `SettingsError`."""
-    candidates = [named] if named else [Path(".env"), Path(__file__).with_name(".env")]
-    for path in candidates:
-        if path.is_file():
-            return path
-    if named:
+def find_env_file(named: Path | None) -> Path:
+    """The env file, which may come later. Raises `SettingsError`."""
+    path = find(str(named or ".env"))
+    if named and not path.exists():
         raise SettingsError(f"There is no file {named}. Check --env-file.")
-    return None
+    return path
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     log_output = Log(arguments.log_level)
     # Where extensions are found:
-    sys.path[:0] = [str(Path.cwd()), str(Path(__file__).resolve().parent)]
+    sys.path[:0] = map(str, FOLDERS)
     try:
         find_proxy()
         env_file = find_env_file(arguments.env_file)
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
-        log.info("%s from %s", counted(len(bots), "bot"), env_file or "the environment")
+        source = shown(env_file) if env_file.exists() else "the environment"
+        log.info("%s from %s", counted(len(bots), "bot"), source)
         save_memory()
         is_look = arguments.check or arguments.sync_commands
         if is_look:
@@ -2672,6 +3168,7 @@ def main(argv: list[str] | None = None) -> int:
             runner.belongings = [log_output.restore, signals.hold]
             watch = not arguments.no_watch
             work = runner.run(bots, signals, watch=watch, status=arguments.status)
+        take_over()
         protect_what_is_shared()
         with asyncio.Runner(loop_factory=Loop) as loop_runner:
             loop: Any = loop_runner.get_loop()

@@ -1,0 +1,3 @@
+TOKEN = "paste your token here"
+PREFIX = "c!"
+GREETING = "hello from the config"
