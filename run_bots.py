@@ -95,6 +95,8 @@ def explain_import(error: Exception) -> str:
         )
     python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
     remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed. {remedy}"
     return f"{error}. {remedy}"
 
 
@@ -272,13 +274,13 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            return [self.script]
+            return [self.script, *modules.files_in(self.script.parent)]
         paths = []
         for folder in FOLDERS:
             for name in self.extensions:
                 base = folder / name.replace(".", "/")
-                paths += [base.with_suffix(".py"), base / "__init__.py"]
-        return paths
+                paths += [base.with_suffix(".py"), base / "__init__.py", *base.glob("*.py")]
+        return [path for path in paths if path.exists()] or paths
 
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's number or name, or a range around it."""
@@ -375,10 +377,11 @@ def extensions_in(package: str) -> list[str]:
     folder = find(package.replace(".", "/"))
     files.note(folder)
     names = []
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
         with contextlib.suppress(OSError, ValueError):
             if re.search(r"(?m)^(async )?def setup\b", path.read_text("utf-8")):
-                names.append(f"{package}.{path.stem}")
+                name = path.parent.name if path.stem == "__init__" else path.stem
+                names.append(f"{package}.{name}")
     if not names:
         raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
     return names
@@ -455,7 +458,7 @@ class Reading:
         for binding in parse_stream(io.StringIO(text)):
             self.read_binding(path, binding)
         for name, value in dotenv_values(stream=io.StringIO(text)).items():
-            if value and not name.startswith(f"{PREFIX}TOKEN") and not TOKEN_FORM.search(value):
+            if value and not name.startswith(PREFIX) and not TOKEN_FORM.search(value):
                 self.for_code.append(dataclasses.replace(self.variables[name], text=value))
         with contextlib.suppress(OSError):  # it is gone since
             if os.name == "posix" and path.stat().st_mode & 0o004:
@@ -537,6 +540,7 @@ class Reading:
                 self.problems.append(f"{variable}: {error}")
         if fields.get("script"):
             self.warn_of_unused(number)
+            sources["intents"] = Variable(f"the intents in {fields['script'].name}", "")
         if len(fields) == len(sources):
             self.bots.append(BotSettings(int(number), sources, **fields))
 
@@ -664,10 +668,7 @@ class ScriptError(Exception):
 
 
 class HandedOver(BaseException):
-    """A script has come to `asyncio.run`, with this. What follows in the script is not run."""
-
-    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
-        self.work = work
+    """A script has come to `asyncio.run`. What follows there would come after the bot's end."""
 
 
 class Start:
@@ -680,6 +681,7 @@ class Start:
     def __init__(self, settings: BotSettings) -> None:
         self._settings = settings
         self.is_reading = False
+        self.work: Coroutine[Any, Any, Any] | None = None  # what it has handed over
         loop = asyncio.get_running_loop()
         self._client: asyncio.Future[discord.Client] = loop.create_future()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -699,16 +701,20 @@ class Start:
     async def _run(self) -> None:
         script = self._settings.script
         if script is None:
+            tops = {name.partition(".")[0] for name in self._settings.extensions}
+            modules.claim({top: module_path(top) for top in tops})
             await Bot(self._settings).start(self._settings.token)
             return
         try:
             await self._read(script)
         except (SystemExit, KeyboardInterrupt) as error:
-            raise ScriptError(f"It calls exit(){place_of(error)}.") from error
+            text = f"It calls exit({error}){place_of(error)}"
+            raise ScriptError(text) from error
 
     def _read(self, script: Path) -> Coroutine[Any, Any, Any]:
+        """Run a script up to where it starts an event loop. Returns what it would run there."""
         check_script(script)
-        modules.claim(script)
+        modules.claim(modules_beside(script))
         folder = str(script.parent)
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -717,35 +723,51 @@ class Start:
         self.is_reading = True
         try:
             runpy.run_path(str(script), run_name="__main__")
-        except HandedOver as handed:
-            return handed.work
+        except BaseException:
+            if self.work is None:
+                raise
         finally:
             self.is_reading = False
             sys.argv = arguments
-        raise ScriptError(STARTS_NONE)
+            restore_folder()
+        if self.work is None:
+            raise ScriptError(STARTS_NONE)
+        return self.work
 
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: the entry takes the client. Waits for its end."""
         if self._client.done():
-            error = ScriptError("It starts two bots. Make a script of each.")
-            self._over.set_exception(error)
+            error = ScriptError("It starts two bots. Make a script of each")
+            if not self._over.done():
+                self._over.set_exception(error)
             raise error
         if not isinstance(client.loop, asyncio.AbstractEventLoop):
             await client.__aenter__()
         self._client.set_result(client)
         await self._over
 
-    async def end(self, deadline: float) -> None:
+    async def end(self, error: BaseException | None, *, is_asked: bool, deadline: float) -> None:
         """Its client has ended: let what follows in it end too, until then."""
-        if not self._over.done():
-            self._over.set_result(None)
         if not self._client.done():
             self.main.cancel()
+        if not self._over.done():
+            if is_asked:
+                self._over.cancel()  # as Ctrl-C does to `asyncio.run`
+            elif error:
+                self._over.set_exception(error)
+            else:
+                self._over.set_result(None)
         await wait_for_end({self.main}, deadline)
+        if self._client.done() and self.main.done() and not self.main.cancelled():
+            last = self.main.exception()
+            if last not in (None, error):
+                log.error("What follows the bot's end has failed.", exc_info=last)
+        if self._over.done() and not self._over.cancelled():
+            self._over.exception()  # nobody may have waited for it
         modules.release()
 
 
-STARTS_NONE = "It starts no bot. It has to end with bot.run(...), or asyncio.run(main())."
+STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
 running_start: contextvars.ContextVar[Callable[[], "Start | None"]] = contextvars.ContextVar(
     "running_start", default=lambda: None
 )
@@ -753,11 +775,30 @@ running_start: contextvars.ContextVar[Callable[[], "Start | None"]] = contextvar
 
 def check_script(script: Path) -> None:
     """See that it can be run. Raises `ScriptError`, or what Python says of it."""
+    name = shown(script)
     if script.is_dir():
-        raise ScriptError("This is a folder. Name the file in it that you start with python.")
+        raise ScriptError(f"{name} is a folder. Name the file in it that you start with python")
     if not script.is_file():
-        raise ScriptError(f"There is no file {shown(script)}. Write music.py or bots/music.py.")
+        guess = find(name.replace(".", "/") + ".py")
+        hint = f"Did you mean {shown(guess)}" if guess.is_file() else "Check its name"
+        raise ScriptError(f"There is no file {name}. {hint}")
     compile(script.read_bytes(), str(script), "exec")
+
+
+def module_path(name: str) -> Path:
+    """Where a module of an extension is: a file, or a folder."""
+    file = find(f"{name}.py")
+    return file if file.exists() else find(name)
+
+
+def modules_beside(script: Path) -> dict[str, Path]:
+    """What a script can import from its own folder, by name."""
+    own = {}
+    for path in script.parent.iterdir():
+        is_package = path.is_dir() and any(path.glob("*.py"))
+        if path != script and (path.suffix == ".py" or is_package):
+            own[path.stem] = path
+    return own
 
 
 class Modules:
@@ -766,21 +807,13 @@ class Modules:
     def __init__(self) -> None:
         self._claims: dict[str, dict[str, Path]] = {}  # by the bot's token, and the module's name
 
-    def claim(self, script: Path) -> None:
-        """Take those beside this script for the running bot. Raises `ScriptError`."""
-        own = {}
-        for path in script.parent.iterdir():
-            if path != script and (
-                path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
-            ):
-                own[path.stem] = path
+    def claim(self, own: dict[str, Path]) -> None:
+        """Take these for the running bot. Raises `ScriptError`."""
         for name, path in own.items():
             for other in self._others(name):
                 if path not in (other, *other.parents):
-                    ways = (
-                        "Rename one of them, or run this bot in a process of its own, with --only"
-                    )
-                    text = f"{path} and {other} are modules of one name. {ways}."
+                    ways = "Give one another name, or run this bot in a process of its own, with --only"
+                    text = f"{path} and {other} are modules of one name. {ways}"
                     raise ScriptError(text)
         self._claims[running_token.get()] = own
 
@@ -800,6 +833,25 @@ class Modules:
             if top in own and not any(top in claims for claims in self._claims.values()):
                 del sys.modules[name]
 
+    def files_in(self, folder: Path) -> list[Path]:
+        """The files of those that are loaded from a folder, but for extensions."""
+        return [Path(file) for file in self._in(folder).values()]
+
+    def _in(self, folder: Path) -> dict[str, str]:
+        extensions = {name for bot in bots_with_code for name in bot.extensions}
+        found = {}
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            is_own = file.startswith(str(folder) + os.sep) and "site-packages" not in file
+            if is_own and name not in extensions and file != __file__:
+                found[name] = file
+        return found
+
+    def forget(self, folder: Path) -> None:
+        """See that the modules of a folder are read anew."""
+        for name in self._in(folder):
+            sys.modules.pop(name)
+
 
 modules = Modules()
 
@@ -810,14 +862,18 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
     def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
         start = running_start.get()()
-        if start is None or not start.is_reading:
+        is_here = threading.get_ident() == main_thread
+        if start is None or not start.is_reading or not is_here:
             return run(*arguments, **options)
         work = arguments[-1]
-        if run.__name__ != "run_until_complete":
-            raise HandedOver(work)
+        if start.work is None and run.__name__ != "run_until_complete":
+            start.work = work
+            raise HandedOver
         if asyncio.iscoroutine(work):
             work.close()
-        raise ScriptError("It uses run_until_complete. Write asyncio.run(main()) in its place.")
+        if start.work:  # it goes on in spite of HandedOver, to its own clean-up
+            raise HandedOver
+        raise ScriptError("It uses run_until_complete. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
 
@@ -825,6 +881,8 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
 async def start_or_hold(client: discord.Client, token: str, **options: Any) -> None:
     """In the place of `Client.start`: the entry logs in, with its own token."""
     start = running_start.get()()
+    if threading.get_ident() != main_thread:
+        raise ScriptError("It starts a bot in a thread. Start it in the script itself")
     if start is None:
         await start_client(client, token, **options)
     else:
@@ -848,6 +906,7 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
             sys.modules.pop(name, None)
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
+            files.follow(Path(module.__file__ or "") for module in bot.extensions.values())
             for other in bots_with_code:
                 for key in other.extensions if other is not bot else ():
                     parts = {part for part in before if part.startswith(f"{key}.")}
@@ -881,9 +940,6 @@ class Kind(enum.Enum):
     LOSS = enum.auto()  # it may cost an IDENTIFY: another attempt after longer and longer waits
     TOLD = enum.auto()  # an attempt when Discord says
     BLOCKED = enum.auto()  # the same, for every bot: it is the IP address
-
-
-START_AGAIN = "Then save the env file, or send SIGHUP, and the bot starts again."
 
 
 @dataclasses.dataclass
@@ -1048,7 +1104,8 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     if isinstance(error, SetupFailed):
         return Failure(f"{source}: {error}", Kind.NETWORK)
     if isinstance(error, ScriptError):
-        return Failure(f"{source}: {error}", Kind.FINAL)
+        script = f"{bot.script.name}: " if bot.script else ""
+        return Failure(f"{source}: {script}{error}{place_of(error)}.", Kind.FINAL)
     if isinstance(error, discord.app_commands.CommandSyncFailure):
         return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
     name = bot.script.name if bot.script else "The bot's setup"
@@ -1063,7 +1120,7 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     if isinstance(error, commands.NoEntryPointError):
         hint = "It has no function: async def setup(bot)."
         if find(name.replace(".", "/")).is_dir():
-            hint = f"It is a folder. Write {name}.* for every extension in it."
+            hint = f"{name} is a folder. Write {name}.* for every extension in it."
         return Failure(f"{head} {hint}", Kind.FINAL)
     return diagnose_code(cause, head, bot)
 
@@ -1110,15 +1167,16 @@ def with_own_frames(error: BaseException) -> BaseException:
 
 def place_of(error: BaseException) -> str:
     """Where the user's own code was as this was raised, to be put behind a sentence."""
-    return place_of_frames(traceback.extract_tb(error.__traceback__))
+    return place_in(traceback.extract_tb(error.__traceback__))
 
 
-def place_of_frames(frames: Iterable[traceback.FrameSummary]) -> str:
+def place_in(frames: Iterable[traceback.FrameSummary], *, with_function: bool = False) -> str:
     place = ""
     for frame in frames:
         file = frame.filename
         if not file.startswith(NOT_THE_USERS) and "site-packages" not in file:
-            place = f" ({os.path.basename(file)}, line {frame.lineno}, in {frame.name})"
+            function = f", in {frame.name}" if with_function else ""
+            place = f" ({os.path.basename(file)}, line {frame.lineno}{function})"
     return place
 
 
@@ -1219,6 +1277,7 @@ class Network:
     def __init__(self) -> None:
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
+        self.how_to_start_again = ""
         self._back = asyncio.Event()
 
     def is_back(self) -> None:
@@ -1607,6 +1666,13 @@ async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
     return not late
 
 
+def is_in(module: object, changed: set[Path]) -> bool:
+    """Whether one of these files is this module's, or a part of the package that it is."""
+    file = Path(getattr(module, "__file__", None) or os.devnull)
+    is_package = file.name == "__init__.py"
+    return any(path == file or (is_package and file.parent in path.parents) for path in changed)
+
+
 class Life:
     """One client, from its log-in to its end. Whoever closes it asks for that end."""
 
@@ -1628,11 +1694,17 @@ class Life:
         asked = asyncio.create_task(self.leaving.wait())
         await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
         self.leaving.set()
-        await self._end()
+        await self._end(self._why())
+        return self._why()
+
+    def _why(self) -> BaseException | None:
+        """The error that ends it, if there is one."""
+        if self.error:
+            return self.error
         for task in (self._attempt, self._start.main if self._start else None):
-            if self.error is None and task and task.done() and not task.cancelled():
-                self.error = task.exception()
-        return self.error
+            if task and task.done() and not task.cancelled() and task.exception():
+                return task.exception()
+        return None
 
     async def _log_in_and_connect(self) -> None:
         await self.entry.pause()
@@ -1645,6 +1717,7 @@ class Life:
         finally:
             self.entry.restore()
         self.is_up = True
+        files.follow(self.entry.settings.code_files())
         self.entry.reached()
         gateway = Gateway(client, self.entry)
         self._gateway = gateway
@@ -1685,7 +1758,7 @@ class Life:
             self.entry.failed(failure)
             await self.entry.pause()
 
-    async def _end(self) -> None:
+    async def _end(self, error: BaseException | None) -> None:
         """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
         began = asyncio.get_running_loop().time()
         own_files = files_of(self.client, self.entry.settings.script)
@@ -1700,7 +1773,8 @@ class Life:
         keep = {self._attempt, *self._closers}
         if self._start:
             keep.add(self._start.main)
-            await self._start.end(began + MAIN_UNTIL)
+            is_asked = self.entry.wanted is not self.entry.settings
+            await self._start.end(error, is_asked=is_asked, deadline=began + MAIN_UNTIL)
         own = {task for task in tasks[self.entry.settings.token] if is_from(task, own_files)}
         own -= keep
         for task in own:
@@ -1722,13 +1796,16 @@ class Life:
                 log.error("Some clean-up failed.", exc_info=closing.exception())
             await self.client.http.close()  # where the client's own close was cut off
 
+    def has_extension_in(self, changed: set[Path]) -> bool:
+        extensions = getattr(self.client, "extensions", {}).values()
+        return any(is_in(module, changed) for module in extensions)
+
     async def reload(self, changed: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
         running_token.set(self.entry.settings.token)
         outcome = ""
         for name, module in list(getattr(self.client, "extensions", {}).items()):
-            file = getattr(module, "__file__", None)
-            if file is None or Path(file) not in changed or self.leaving.is_set():
+            if not is_in(module, changed) or self.leaving.is_set():
                 continue
             try:
                 await self.client.reload_extension(name)  # type: ignore[union-attr]
@@ -1823,7 +1900,7 @@ class Entry:
         if self.wanted is None:
             log.info("stopped: as asked")
         elif self.failure.text:
-            text = f"{self.failure.text} {START_AGAIN}"
+            text = f"{self.failure.text} {self.network.how_to_start_again}"
             log.error("stopped: %s", text, exc_info=self.failure.cause)
         else:
             log.info("stopped: it closed itself")
@@ -1940,6 +2017,13 @@ def in_words(seconds: float) -> str:
 # --- All the entries ---------------------------------------------------------------------------
 
 
+def restore_folder() -> None:
+    if Path.cwd() != FOLDERS[0]:
+        os.chdir(FOLDERS[0])
+        hint = "Use Path(__file__).with_name(...) for a file beside it."
+        log.warning("This code changes the current folder, which is for all bots. %s", hint)
+
+
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
 
 
@@ -2010,7 +2094,7 @@ class Runner:
             except (OSError, ValueError) as error:
                 warnings.append(f"{variable}: Your bots do not get this variable: {error}.")
         now = {name: os.environ[name] for name in self._exported}
-        self._changed_variables = sorted(name for name, _ in before.items() ^ now.items())
+        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -2036,7 +2120,8 @@ class Runner:
         importlib.invalidate_caches()
         code = {path for path in changed if path.suffix == ".py"}
         try:
-            changes: Changes = collections.defaultdict(list)
+            changes: Changes = {"added": [], "removed": [], "restarted": []}
+            changes = collections.defaultdict(list, changes)
             if is_asked or code != changed.keys():
                 self._follow_settings(changes)
             self._restart_for(code, changes)
@@ -2066,22 +2151,38 @@ class Runner:
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
+        lives = [entry.life for entry in self._entries.values() if entry.life]
+        restarts = []
+        folders = set()
+        extensions = {path for path in code for life in lives if life.has_extension_in({path})}
         for bot_id, entry in list(self._entries.items()):
             wanted = entry.wanted
             is_up = entry.life is not None and entry.life.is_up
-            if not wanted or code.isdisjoint(wanted.code_files()) or (is_up and not wanted.script):
+            if not wanted or (is_up and not wanted.script):
                 continue
-            try:
-                if wanted.script and is_up:
-                    check_script(wanted.script)
-            except Exception as error:
-                failure = diagnose_setup(error, wanted)
-                log.error("[%s] %s The old code keeps running.", wanted.name, failure.text)
-                continue
-            self._apply_to_one(bot_id, wanted, again=True)
+            own = code.intersection(wanted.code_files())
+            if is_up:
+                own -= extensions
+            if own and self._can_run(wanted, is_up):
+                restarts.append((bot_id, wanted))
+                if wanted.script and own != {wanted.script}:
+                    folders.add(wanted.script.parent)
+        for folder in folders:
+            modules.forget(folder)
+        for bot_id, wanted in restarts:
+            self._apply_to_one(bot_id, dataclasses.replace(wanted), again=True)
             self._unsettle()
-            if wanted.name not in changes["restarted"]:
-                changes["restarted"].append(wanted.name)
+            changes["restarted"].append(wanted.name)
+
+    def _can_run(self, wanted: BotSettings, is_up: bool) -> bool:
+        try:
+            if wanted.script and is_up:
+                check_script(wanted.script)
+        except Exception as error:
+            failure = diagnose_setup(error, wanted)
+            log.error("[%s] %s The old code keeps running.", wanted.name, failure.text)
+            return False
+        return True
 
     async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
@@ -2195,12 +2296,16 @@ class Runner:
         """Put back what belongs to all, where code of a bot has taken it."""
         for restore in self.belongings:
             restore()
+        restore_folder()
 
     async def run(
         self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         self._network = Network()
+        how = f"save {shown(self.env_file)}" if watch and self.env_file else "send SIGHUP"
+        again = f"Mend it, and {how} (or start run_bots.py again): then the bot starts again."
+        self._network.how_to_start_again = again
         if status:
             await serve_status(status, self.report)
         signals.take(self)
@@ -2247,13 +2352,13 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 
     def stop(self) -> None:
         if running_token.get():
-            place = place_of_frames(traceback.extract_stack())
+            place = place_in(traceback.extract_stack())
             log.warning("The event loop is for all bots. It is not stopped%s.", place)
         else:
             super().stop()
 
     def add_signal_handler(self, number: int, *_: Any) -> None:
-        place = place_of_frames(traceback.extract_stack())
+        place = place_in(traceback.extract_stack())
         log.warning("Signals are for all bots. Use cog_unload or teardown instead%s.", place)
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
@@ -2326,7 +2431,7 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 
 
 def protect_what_is_shared() -> None:
-    asyncio.all_tasks = own_tasks  # type: ignore[assignment]
+    asyncio.all_tasks = own_tasks
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
 
@@ -2344,7 +2449,7 @@ class Look:
         self._pool = Pool()
         self._places = asyncio.Semaphore(VISITS_AT_ONCE)
         self._told: set[str] = set()  # what is the same for many bots is told once
-        print("Each bot's setup runs, as at a start. No bot connects.")
+        log.info("Each bot's setup runs, as at a start. No bot connects.")
         heads = ("no.", "name", "slash commands") if sync else ("no.", "name", "id")
         print(COLUMNS.format(*heads, "" if sync else "servers", "" if sync else "connects"))
 
@@ -2395,7 +2500,8 @@ class Look:
         finally:
             if client:
                 await client.close()
-            await start.end(asyncio.get_running_loop().time() + CLEANUP_UNTIL)
+            deadline = asyncio.get_running_loop().time() + CLEANUP_UNTIL
+            await start.end(None, is_asked=True, deadline=deadline)
 
 
 async def look(bots: list[BotSettings], *, sync: bool) -> int:
@@ -2983,7 +3089,8 @@ def protect_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
-            output = Output(stream.buffer.raw)  # type: ignore[attr-defined]
+            # With PYTHONUNBUFFERED there is nothing in between.
+            output = Output(getattr(stream.buffer, "raw", stream.buffer))
             # Not every code page has every character.
             options = {"encoding": stream.encoding, "errors": "backslashreplace"}
             text = io.TextIOWrapper(output, line_buffering=True, **options)  # type: ignore[arg-type, type-var]
@@ -3085,9 +3192,11 @@ blocked_by = ""  # what code was seen to block all bots, and is not to be told a
 def tell_what_blocks(record: logging.LogRecord) -> bool:
     """A log filter: one line in the place of a stack for each bot whose heartbeat is late."""
     global blocked_by
-    if "heartbeat blocked for more than" not in str(record.msg):
+    is_stack = isinstance(record.msg, str) and "heartbeat blocked for more than" in record.msg
+    if not is_stack:
         return True
-    place = place_of_frames(traceback.extract_stack(sys._current_frames()[main_thread]))
+    frames = traceback.extract_stack(sys._current_frames()[main_thread])
+    place = place_in(frames, with_function=True)
     if place != blocked_by:
         blocked_by = place
         log.warning("Some code blocks all bots for more than 10 s%s.", place)

@@ -218,24 +218,6 @@ async def test_a_part_of_a_package_is_followed_with_its_extension(
     assert await program.stop() == 0
 
 
-async def test_a_module_that_extensions_share_is_named_when_it_is_saved(
-    program: Program, discord: LocalDiscord
-) -> None:
-    one, two = discord.add_bot("one"), discord.add_bot("two")
-    write(program, "helper.py", "WORD = 'old'")
-    code = COG.replace('"{answer}"', "helper.WORD").replace(
-        "from discord.ext", "import helper\n    from discord.ext"
-    )
-    write(program, "cog.py", code)
-    await start(program, one, two, extra="DISCORD_BOT_EXTENSIONS=cog")
-    write(program, "helper.py", "WORD = 'new'")
-    await program.logged("helper.py")
-    await program.logged("start run_bots.py again")
-    assert await answers(discord, one, two) == ["old", "old"]
-    assert untouched(one, two)
-    assert await program.stop() == 0
-
-
 async def test_a_bot_without_changes_keeps_what_it_remembers_while_others_are_edited(
     program: Program, discord: LocalDiscord
 ) -> None:

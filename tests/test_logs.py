@@ -39,7 +39,7 @@ async def test_the_programs_own_lines_carry_no_bots_name(
     await program.start()
     await program.logged("1 of 1 bots are ready")
     assert await program.stop() == 0
-    for words in ("1 bots from .env", "1 of 1 bots are ready", "Stopping all bots"):
+    for words in ("1 bot from .env", "1 of 1 bots are ready", "Stopping all bots"):
         (line,) = [line for line in program.stderr.splitlines() if words in line]
         assert f"run_bots: {words}" in line
 
@@ -50,7 +50,7 @@ async def test_a_ready_bot_is_named_with_its_id_and_servers(
     bot = discord.add_bot("music")
     program.write_env(bot)
     await program.start()
-    await program.logged(f"[music] ready as music ({bot.user.id}) in 1 servers")
+    await program.logged(f"[music] ready as music ({bot.user.id}) in 1 server")
     assert await program.stop() == 0
 
 

@@ -39,7 +39,7 @@ PLAIN = """
                 self.count += 1
                 await message.channel.send(f"number {self.count}")
     """
-CLIENT = "client = make_client(self.settings)"
+CLIENT = "Bot(self._settings).start"
 SHORT_WAITS = (
     ("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"),
     ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"),
@@ -48,7 +48,7 @@ SHORT_WAITS = (
 
 def use_plain_client(program: Program) -> None:
     write(program, "plain.py", PLAIN)
-    program.change_script(CLIENT, "client = __import__('plain').Plain(self.settings)")
+    program.change_script(CLIENT, "__import__('plain').Plain(self._settings).start")
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,19 @@ def write_tour(folder: Path, code: str) -> None:
 def test_piped_lines_are_answered_by_every_bot_on_stdout(tmp_path: Path) -> None:
     stdout, stderr = type_in(tmp_path, "ping")
     assert sorted(stdout) == ["anna: pong", "ben: pong", "carla: pong"]
+    assert not STRAY.search(stderr)
+
+
+def test_scripts_answer_as_they_are(tmp_path: Path) -> None:
+    scripts = SCRIPT.parent / "tests" / "scripts"
+    for name in ("music.py", "hybrid.py"):
+        shutil.copy(scripts / name, tmp_path / name)
+    lines = ["DISCORD_BOT_SCRIPT1=music.py", "DISCORD_BOT_SCRIPT2=hybrid.py", "TOKEN=x"]
+    (tmp_path / ".env").write_text("\n".join([*lines, "TEST_GUILD=100000000000000001"]))
+    stdout, stderr = type_in(tmp_path, "?play", "/hi", "/secret")
+    assert "bot1: music plays" in stdout
+    assert any("hi there" in line for line in stdout)
+    assert any("a secret" in line for line in stdout)
     assert not STRAY.search(stderr)
 
 

@@ -184,7 +184,7 @@ async def test_load_dotenv_in_a_script_brings_no_token_into_the_environment(
         @client.event
         async def on_message(message):
             if message.content == "which":
-                await message.channel.send(str([it for it in os.environ if "BOT_TOKEN" in it]))
+                await message.channel.send(str([it for it, text in os.environ.items() if "made-up" in text]))
 
         client.run("TOKEN")
         """
@@ -345,9 +345,7 @@ async def test_logging_that_a_script_sets_up_prints_no_line_twice(
     (line,) = [line for line in lines if "somebody wants a line" in line]
     assert "[logs] somebody wants a line" in line
     for name in ("logs", "music"):
-        assert (
-            len([line for line in lines if f"[{name}] logging in using static token" in line]) == 1
-        )
+        assert len([line for line in lines if f"[{name}] ready as" in line]) == 1
     assert other.client_closes == [1000]
 
 
@@ -820,10 +818,10 @@ async def test_sync_commands_uploads_the_commands_of_a_script(
     guild = str(discord.guild.id)
     names = {(command["name"], command.get("guild_id")) for command in hybrid.commands}
     assert names == {("hi", None), ("secret", guild), ("Look", guild)}
-    rows = program.stdout.splitlines()[1:]
-    assert "/hi" in rows[0]
-    assert "/secret" in rows[0]
-    assert rows[1].split() == ["2", "plain", "none"]
+    rows = {tuple(row.split()[:2]): row for row in program.stdout.splitlines()}
+    assert "/hi" in rows["1", "hybrid"]
+    assert "/secret" in rows["1", "hybrid"]
+    assert "none" in rows["2", "plain"]
     assert not plain.commands
     assert discord.opened == 0
     program.assert_clean()

@@ -24,7 +24,7 @@ from .world import PRIVILEGED_FLAGS
 ROOT = Path(__file__).parents[2]
 MADE_UP_NAMES = ("anna", "ben", "carla")  # of the bots where no settings name one
 NUMBERED = re.compile(
-    r"DISCORD_BOT_(?:TOKEN|NAME|PREFIX|EXTENSIONS|INTENTS)([1-9][0-9]*)(?:_FILE)?"
+    r"DISCORD_BOT_(?:TOKEN|NAME|SCRIPT|PREFIX|EXTENSIONS|INTENTS)([1-9][0-9]*)(?:_FILE)?"
 )
 # Lines of the log: that every bot has come up or failed; and those that only say how it comes up.
 SETTLED = re.compile(r"\[INFO    \] run_bots: \d+ of \d+ bots are ready")

@@ -29,13 +29,17 @@ def refuse_zstd() -> None:
 def sync_before_connecting() -> None:
     import discord
 
-    connect = discord.AutoShardedClient.connect
+    def sync_first(connect: Any) -> Any:
+        async def sync_and_connect(client: Any, **options: Any) -> None:
+            tree = client._connection._command_tree
+            for guild in [None, *map(discord.Object, tree._guild_commands)] if tree else []:
+                await tree.sync(guild=guild)
+            await connect(client, **options)
 
-    async def sync_and_connect(bot: Any, **options: Any) -> None:
-        await bot.tree.sync()
-        await connect(bot, **options)
+        return sync_and_connect
 
-    discord.AutoShardedClient.connect = sync_and_connect  # type: ignore[assignment, method-assign]
+    for kind in (discord.Client, discord.AutoShardedClient):
+        kind.connect = sync_first(kind.connect)  # type: ignore[method-assign]
 
 
 def take_signals_from_stdin() -> None:
