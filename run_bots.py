@@ -10,10 +10,10 @@ Put the bots' tokens into a file named .env, a line for each bot:
     DISCORD_BOT_TOKEN1=the token of your first bot
     DISCORD_BOT_TOKEN2=the token of your second bot
 
-Then start this script. It logs every bot in, keeps it connected, and stops them all on Ctrl-C.
-What a bot does is in its extensions, which are ordinary discord.py extension modules.
-Save the file while the bots run: the bots that you changed start again, and all the others stay
-connected.
+Then start this script. It logs every bot in, keeps it connected, and stops them
+all on Ctrl-C. What a bot does is in its script or its extensions, which are
+ordinary discord.py ones. Save the env file or their code while the bots run:
+what you changed starts again, and all the others stay connected.
 """
 
 import os
@@ -1875,7 +1875,7 @@ class Entry:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
                 self.life = Life(self)
-                running_life.set(self.life)
+                running_life.set(weakref.ref(self.life))
                 error = await self.life.run()
                 goes_on = self._goes_on_after(error, self.life.client)
             self._say_why_it_ended()
@@ -2326,7 +2326,8 @@ class Runner:
 
 
 # --- What belongs to all bots, and what one bot's code does to it -------------------------------
-running_life: contextvars.ContextVar["Life | None"] = contextvars.ContextVar(
+# A reference that keeps nothing alive: timers of the shared pool have a bot's context for long.
+running_life: contextvars.ContextVar["weakref.ref[Life] | None"] = contextvars.ContextVar(
     "running_life", default=None
 )
 
@@ -2339,8 +2340,9 @@ class Task(asyncio.Task[Any]):
         siblings = tasks[running_token.get()]
         siblings.add(self)
         self.add_done_callback(siblings.discard)
-        life = running_life.get()
-        if life and life.left.is_set():  # a thread goes on that its code has begun
+        reference = running_life.get()
+        life = reference() if reference else None
+        if reference and (life is None or life.left.is_set()):  # a thread of its code goes on
             self.cancel()
 
 
@@ -2357,9 +2359,12 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         else:
             super().stop()
 
-    def add_signal_handler(self, number: int, *_: Any) -> None:
-        place = place_in(traceback.extract_stack())
-        log.warning("Signals are for all bots. Use cog_unload or teardown instead%s.", place)
+    def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
+        if number in SIGNALS:
+            place = place_in(traceback.extract_stack())
+            log.warning("Signals are for all bots. Use cog_unload or teardown instead%s.", place)
+        else:
+            signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         run = contextvars.copy_context().run  # so that the line has the bot's name

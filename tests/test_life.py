@@ -164,7 +164,7 @@ async def test_no_network_is_one_line_a_try_and_the_bots_come_up_when_it_is_back
     bot = discord.add_bot("bot")
     program.write_env(bot)
     await discord.stop()
-    await program.start()
+    await program.start("--log-level", "debug")
     await program.logged("Trying again in", times=2)
     await program.logged("0 of 1 bots are ready")
     await discord.start()

@@ -140,7 +140,7 @@ async def test_sighup_and_sigusr1_still_work_after_a_bot_has_taken_them(
         """
     _, two = await start_two(program, discord, at_load(code))
     program.send(signal.SIGUSR1)
-    await program.logged("two is ready since")
+    await program.logged("2 of 2 bots are ready", times=2)
     program.send(signal.SIGHUP)
     await program.logged(".env: nothing changed")
     await assert_unharmed(program, discord, two)

@@ -242,7 +242,7 @@ async def test_since_is_when_the_bot_went_away_and_a_return_is_a_reconnect(
 ) -> None:
     program.change_script("NETWORK_DELAY = 25", "NETWORK_DELAY = 1")
     program.write_env(discord.add_bot("bot"))
-    await program.start()
+    await program.start("--log-level", "debug")
     await program.logged("1 of 1 bots are ready")
     began = time.time()
     await discord.stop()

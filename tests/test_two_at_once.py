@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, needs_posix_signals, until
+from .program import Program, until
 
 SHORT_WAITS = (
     ("LOSS_DELAY = 900", "LOSS_DELAY = 0.5"),
@@ -148,60 +146,3 @@ async def test_whatever_happens_in_any_order_ends_as_the_file_says(
     assert await program.stop() == 0
     assert not any(bot.live for bot in [steady, *bots])
     program.assert_clean()
-
-
-@pytest.fixture
-async def second(tmp_path: Path, discord: LocalDiscord) -> AsyncIterator[Program]:
-    """Another run_bots.py on the same machine."""
-    folder = tmp_path / "second"
-    folder.mkdir()
-    program = Program(folder, discord)
-    yield program
-    await program.kill()
-
-
-@pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_the_second_copy_of_a_bot_says_so_and_takes_over_when_the_first_has_gone(
-    end: str, program: Program, second: Program, discord: LocalDiscord, tmp_path: Path
-) -> None:
-    bot, other = discord.add_bot("bot"), discord.add_bot("other")
-    for it in (program, second):
-        it.environment["TMPDIR"] = it.environment["TEMP"] = str(tmp_path)
-    watch = Watch([bot, other])
-    program.write_env(bot)
-    second.write_env(bot, other)
-    await program.start()
-    await program.logged("ready as bot")
-    await second.start()
-    await second.logged("ready as other")
-    await second.logged("another process")
-    assert [line for line in second.lines_of("bot") if "another process" in line]
-    assert len(bot.identifies) == 1
-    if end == "stop":
-        assert await program.stop() == 0
-    else:
-        await program.kill()
-    await second.logged("ready as bot")
-    assert len(bot.identifies) == 2
-    assert not watch.twice
-    assert await second.stop() == 0
-
-
-@needs_posix_signals
-async def test_a_bot_that_is_removed_in_one_process_can_run_in_the_other(
-    program: Program, second: Program, discord: LocalDiscord, tmp_path: Path
-) -> None:
-    bot, other = discord.add_bot("bot"), discord.add_bot("other")
-    for it in (program, second):
-        it.environment["TMPDIR"] = it.environment["TEMP"] = str(tmp_path)
-    program.write_env(bot, other)
-    second.write_env(bot)
-    await program.start()
-    await program.logged("2 of 2 bots are ready")
-    await second.start()
-    await second.logged("another process")
-    assert len(bot.identifies) == 1
-    program.write_env(other)
-    await second.logged("ready as bot")
-    assert await program.stop() == 0
-    assert await second.stop() == 0
