@@ -1277,6 +1277,7 @@ class Network:
     def __init__(self) -> None:
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
+        self.had_trouble = False  # since the last look
         self.how_to_start_again = ""
         self._back = asyncio.Event()
 
@@ -1941,6 +1942,7 @@ class Entry:
         level = logging.DEBUG if is_told else logging.WARNING
         log.log(level, "%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
         self.set_state("retrying")
+        self.network.had_trouble = True
 
     def reached(self) -> None:
         """Discord has answered this bot. After an outage the others need not wait any longer."""
@@ -2247,8 +2249,9 @@ class Runner:
             tidy_memory()
             self._overdue_at = 0
             self._unsettled = set()
-        if "retrying" in states and not self._overdue_at:
+        if self._network.had_trouble and not self._overdue_at:
             self._unsettled = {"starting", "retrying"}
+        self._network.had_trouble = "retrying" in states
 
     def show(self) -> None:
         log.info(summarize(self._shown()))
