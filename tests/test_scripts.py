@@ -184,7 +184,8 @@ async def test_load_dotenv_in_a_script_brings_no_token_into_the_environment(
         @client.event
         async def on_message(message):
             if message.content == "which":
-                await message.channel.send(str([it for it, text in os.environ.items() if "made-up" in text]))
+                names = [name for name, text in os.environ.items() if "made-up" in text]
+                await message.channel.send(str(names))
 
         client.run("TOKEN")
         """
