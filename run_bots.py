@@ -56,7 +56,6 @@ import errno
 import functools
 import gc
 import importlib
-import importlib.metadata
 import io
 import json
 import logging
@@ -86,7 +85,9 @@ def explain_import(error: Exception) -> str:
         file = getattr(module, "__file__", None) or ""
         if os.path.dirname(file) == folder and not file.endswith("run_bots.py"):
             return f"{file} has the name of a module that is needed: {name}. Rename your file."
-    others = set(importlib.metadata.packages_distributions().get("discord", [])) - {"discord.py"}
+    from importlib import metadata  # it takes time, and is needed here alone
+
+    others = set(metadata.packages_distributions().get("discord", [])) - {"discord.py"}
     if others:
         names = " ".join(others)
         remedy = f"python -m pip uninstall -y {names} discord.py"
