@@ -2341,6 +2341,7 @@ class Task(asyncio.Task[Any]):
 
     def __init__(self, coroutine: Any, **options: Any) -> None:
         super().__init__(coroutine, **options)
+        self.context = contextvars.copy_context()
         siblings = tasks[running_token.get()]
         siblings.add(self)
         self.add_done_callback(siblings.discard)
@@ -2375,8 +2376,11 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         return super().run_in_executor(executor, run, function, *arguments)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        source = context.get("handle") or context.get("future")
-        own = getattr(source, "get_context", contextvars.copy_context)()  # from Python 3.12 on
+        """Say it in the name of the bot whose task or callback has failed."""
+        source = context.get("handle") or context.get("future") or context.get("task")
+        # The second is a handle's. Not public before Python 3.12.
+        own = getattr(source, "context", None) or getattr(source, "_context", None)
+        own = (own or contextvars.copy_context()).copy()  # it may be running
         own.run(super().call_exception_handler, context)
 
     def run_until_done(self, work: Coroutine[Any, Any, int], runner: "Runner") -> int:

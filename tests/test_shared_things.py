@@ -139,6 +139,7 @@ async def test_sighup_and_sigusr1_still_work_after_a_bot_has_taken_them(
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         """
     _, two = await start_two(program, discord, at_load(code))
+    await program.logged("2 of 2 bots are ready")
     program.send(signal.SIGUSR1)
     await program.logged("2 of 2 bots are ready", times=2)
     program.send(signal.SIGHUP)
