@@ -2129,9 +2129,12 @@ def in_words(seconds: float) -> str:
 
 
 # --- All the entries ---------------------------------------------------------------------------
+# It makes the running bots what the settings and their code say, now and after each change, until
+# all have ended. What a bot does by itself is none of its business.
 
 
 def restore_folder() -> None:
+    """Go back to the current folder, where code of a bot has left it."""
     if Path.cwd() != FOLDERS[0]:
         os.chdir(FOLDERS[0])
         hint = "Use Path(__file__).with_name(...) for a file beside it."
@@ -2141,10 +2144,30 @@ def restore_folder() -> None:
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
 
 
+def can_run(bot: BotSettings, *, is_up: bool) -> bool:
+    """Whether a bot that runs may leave for its saved script. If not, the log says why."""
+    try:
+        if bot.script and is_up:
+            check_script(bot.script)
+    except Exception as error:
+        failure = diagnose_setup(error, bot)
+        log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
+        return False
+    return True
+
+
+def memory_in_use() -> int | None:
+    """The program's memory in bytes, where the system says it: only Linux has this file."""
+    with suppress(OSError):
+        _, pages, *_ = Path("/proc/self/statm").read_text().split()
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
 class Runner:
     """The running bots, and where their settings come from: env file, environment and `--only`."""
 
-    def __init__(self, env_file: Path | None, only: str | None) -> None:
+    def __init__(self, env_file: Path, only: str | None) -> None:
         self.env_file = env_file
         self.belongings: list[Callable[[], None]] = []  # each puts something back
         self._only = only
@@ -2159,56 +2182,54 @@ class Runner:
         self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
 
     def read(self) -> list[BotSettings]:
-        env_file = None
-        if self.env_file:
-            files.note(self.env_file)
-            self._has_env_file = self._has_env_file or self.env_file.exists()
-            env_file = self.env_file if self._has_env_file else None
+        """The settings of the bots that are to run. Raises `SettingsError`."""
+        files.note(self.env_file)
+        self._has_env_file |= self.env_file.exists()
+        env_file = self.env_file if self._has_env_file else None
         reading = read_settings(env_file, self._environment)
-        warnings = reading.warnings
         bots = reading.bots
         if self._only is not None:
-            bots = self._choose(bots, self._only.split(","), warnings)
-        self._export(reading.for_code, warnings)
+            bots = self._choose(reading, self._only.split(","))
+        self._export(reading)
         for bot in bots:
             names[bot.token] = bot.name
             if not TOKEN_FORM.fullmatch(bot.token):
                 odd_tokens.add(bot.token)
-        for warning in warnings[:WARNINGS_SHOWN]:
+        for warning in reading.warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
 
-    def _choose(
-        self, bots: list[BotSettings], parts: list[str], warnings: list[str]
-    ) -> list[BotSettings]:
+    def _choose(self, reading: Reading, parts: list[str]) -> list[BotSettings]:
         """The bots that `--only` means. Raises `SettingsError`."""
+        there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
         chosen = set()
         missing = []
-        for part in parts:
-            meant = [bot.number for bot in bots if bot.is_meant_by(part.strip())]
+        for part in map(str.strip, parts):
+            meant = [bot.number for bot in reading.bots if bot.is_meant_by(part)]
             chosen.update(meant)
             if not meant:
-                there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
-                missing.append(f"--only: There is no bot {part.strip()}. These are there: {there}.")
+                missing.append(f"--only: There is no bot {part}. These are there: {there}.")
         if missing and not (self._entries and chosen):  # later it may be removed from the file
-            raise SettingsError(*warnings, *missing)
-        warnings += missing
-        return [bot for bot in bots if bot.number in chosen]
+            raise SettingsError(*reading.warnings, *missing)
+        reading.warnings += missing
+        return [bot for bot in reading.bots if bot.number in chosen]
 
-    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
+    def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
         before = {name: os.environ.pop(name, "") for name in self._exported}
         self._exported.clear()
-        for variable in variables:
+        for variable in reading.for_code:
             if variable.name in os.environ:
                 continue
             try:
                 os.environ[variable.name] = variable.text
                 self._exported.add(variable.name)
             except (OSError, ValueError) as error:
-                warnings.append(f"{variable}: Your bots do not get this variable: {error}.")
+                problem = f"Your bots do not get this variable: {error}."
+                reading.warnings.append(f"{variable}: {problem}")
         now = {name: os.environ[name] for name in self._exported}
-        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
+        differences = before.items() ^ now.items()
+        self._changed_variables = sorted({name for name, _ in differences})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -2233,27 +2254,25 @@ class Runner:
             files.note(path)
         importlib.invalidate_caches()
         code = {path for path in changed if path.suffix == ".py"}
+        sources = [path.name for path in sorted(code)]
+        changes: Changes = defaultdict(list, added=[], removed=[], restarted=[])
         try:
-            changes: Changes = {"added": [], "removed": [], "restarted": []}
-            changes = defaultdict(list, changes)
             if is_asked or code != changed.keys():
+                sources.insert(0, shown(self.env_file))
                 self._follow_settings(changes)
             self._restart_for(code, changes)
         except SettingsError as error:
-            problems = "\n".join(error.args)
-            log.error(
-                "The bots keep running as they are. The settings are not valid:\n%s", problems
-            )
+            text = "The bots keep running as they are. The settings are not valid:\n%s"
+            log.error(text, "\n".join(error.args))
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
         else:
-            names = [path.name for path in sorted(code)]
-            if is_asked or code != changed.keys():
-                names.insert(0, shown(self.env_file) if self.env_file else "the environment")
             # In a context of its own, as it is for no bot.
-            self._reloading = asyncio.create_task(self._reload(code, ", ".join(names), changes))
+            reloading = self._reload(code, ", ".join(sources), changes)
+            self._reloading = asyncio.create_task(reloading)
 
     def _follow_settings(self, changes: Changes) -> None:
+        """Read the settings again. Raises `SettingsError`, with the bots as they were."""
         settings = self.read()
         for entry in self._entries.values():
             if entry.wanted and entry.pace.unreached:
@@ -2265,60 +2284,67 @@ class Runner:
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
-        lives = [entry.life for entry in self._entries.values() if entry.life]
-        restarts = []
+        extensions = self._extensions_among(code)
+        restarts: dict[str, BotSettings] = {}
         folders = set()
-        extensions = {path for path in code for life in lives if life.has_extension_in({path})}
-        for bot_id, entry in list(self._entries.items()):
-            wanted = entry.wanted
-            is_up = entry.life is not None and entry.life.is_up
-            if not wanted or (is_up and not wanted.script):
-                continue
-            own = code.intersection(wanted.code_files())
-            if is_up:
+        for bot_id, entry in self._entries.items():
+            own = code.intersection(self._code_to_start_again(entry))
+            if entry.is_up:
                 own -= extensions
-            if own and self._can_run(wanted, is_up):
-                restarts.append((bot_id, wanted))
+            wanted = entry.wanted
+            if wanted and own and can_run(wanted, is_up=entry.is_up):
+                restarts[bot_id] = wanted
                 if wanted.script and own != {wanted.script}:
                     folders.add(wanted.script.parent)
         for folder in folders:
             modules.forget(folder)
-        for bot_id, wanted in restarts:
+        for bot_id, wanted in restarts.items():
             self._apply_to_one(bot_id, dataclasses.replace(wanted), again=True)
             self._unsettle()
             changes["restarted"].append(wanted.name)
 
-    def _can_run(self, wanted: BotSettings, is_up: bool) -> bool:
-        try:
-            if wanted.script and is_up:
-                check_script(wanted.script)
-        except Exception as error:
-            failure = diagnose_setup(error, wanted)
-            log.error("[%s] %s The old code keeps running.", wanted.name, failure.text)
-            return False
-        return True
+    def _extensions_among(self, code: set[Path]) -> set[Path]:
+        """Those that some bot can load again, without leaving Discord."""
+        found = set()
+        for entry in self._entries.values():
+            if entry.life:
+                found |= {path for path in code if entry.life.has_extension_in({path})}
+        return found
+
+    def _code_to_start_again(self, entry: Entry) -> list[Path]:
+        """The files after whose change a bot has to start again."""
+        if entry.wanted is None or (entry.is_up and not entry.wanted.script):
+            return []
+        return entry.wanted.code_files()
 
     async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
-        lives = [entry.life for entry in self._entries.values() if code and entry.life]
-        reloads = {asyncio.create_task(life.reload(code)): life for life in lives}
+        reloads = {}
+        for entry in self._entries.values():
+            if code and entry.life:
+                task = asyncio.create_task(entry.life.reload(code))
+                reloads[task] = entry
         if reloads:
             await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
-        for task, life in reloads.items():
+        for task, entry in reloads.items():
             outcome = task.result() if task.done() else "still loading in"
-            changes[outcome].append(life.entry.settings.name)
+            changes[outcome].append(entry.settings.name)
         changes.pop("", None)
-        parts = [f"{change} {', '.join(names)}" for change, names in changes.items() if names]
+        parts = []
+        for change, changed in changes.items():
+            if changed:
+                parts.append(f"{change} {', '.join(changed)}")
         log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
 
     def _apply(self, settings: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
         wanted = {bot_id_of(bot.token): bot for bot in settings}
         for bot_id in {**self._entries, **wanted}:
+            entry = self._entries.get(bot_id)
+            before = entry.settings.name if entry else ""
             bot = wanted.get(bot_id)
-            before = self._entries[bot_id].settings.name if bot_id in self._entries else ""
-            change = self._apply_to_one(bot_id, bot)
             name = bot.name if bot else before
+            change = self._apply_to_one(bot_id, bot)
             if change:
                 changes[change].append(name)
                 self._unsettle()
@@ -2335,18 +2361,20 @@ class Runner:
         """Make one bot equal to its settings. Returns what that changes, in a word."""
         entry = self._entries.get(bot_id)
         before = entry.wanted if entry else None
-        has_ended = entry is None or entry.event.is_set()
-        if entry and not has_ended:
+        if entry and not entry.event.is_set():
             entry.want(bot, again=again)
+            is_same = bot == before
         elif bot:
             self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._restore)
+            is_same = False
         else:
             del self._entries[bot_id]
+            is_same = before is None
+        if is_same:
+            return ""
         if bot is None:
-            return "removed" if before else ""
-        if before is None:
-            return "added"
-        return "restarted" if has_ended or bot != before else ""
+            return "removed"
+        return "restarted" if before else "added"
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
@@ -2370,21 +2398,19 @@ class Runner:
 
     def _shown(self) -> list[Entry]:
         """Those that are to run, or all while they stop."""
-        return [entry for entry in self._entries.values() if entry.wanted or self._stopping]
+        entries = self._entries.values()
+        return [entry for entry in entries if entry.wanted or self._stopping]
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
-        memory = None
-        with suppress(OSError):  # only Linux has this file
-            pages = Path("/proc/self/statm").read_text().split()[1]
-            memory = int(pages) * os.sysconf("SC_PAGE_SIZE")
+        entries = self._shown()
         return {
-            "summary": summarize(self._shown()),
-            "bots": [entry.report() for entry in self._shown()],
+            "summary": summarize(entries),
+            "bots": [entry.report() for entry in entries],
             "time": time.time(),
             "started": STARTED,
             "cpu_seconds": time.process_time(),
-            "memory_bytes": memory,
+            "memory_bytes": memory_in_use(),
             "versions": VERSIONS,
         }
 
@@ -2401,8 +2427,8 @@ class Runner:
         place = place_of(error)
         for entry in self._entries.values():
             if entry.settings.token == token:
-                name = entry.settings.name
-                log.error("[%s] Its code calls exit()%s. This bot is closed.", name, place)
+                text = "[%s] Its code calls exit()%s. This bot is closed."
+                log.error(text, entry.settings.name, place)
                 entry.leave()
                 return
         log.error("Some code of a bot calls exit()%s. The bots go on.", place)
@@ -2413,12 +2439,18 @@ class Runner:
             restore()
         restore_folder()
 
+    def _exit_code(self) -> int:
+        for entry in self._entries.values():
+            if entry.wanted and entry.failure.kind is Kind.FINAL:
+                return EXIT_NEEDS_PERSON
+        return EXIT_OK
+
     async def run(
         self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         self._network = Network()
-        how = f"save {shown(self.env_file)}" if watch and self.env_file else "send SIGHUP"
+        how = f"save {shown(self.env_file)}" if watch else "send SIGHUP"
         again = f"Mend it, and {how} (or start run_bots.py again): then the bot starts again."
         self._network.how_to_start_again = again
         if status:
@@ -2431,16 +2463,17 @@ class Runner:
             await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
         await asyncio.gather(*(entry.task for entry in entries))  # raises our own bugs
-        code = EXIT_OK
-        for entry in entries:
-            if entry.wanted and entry.failure.kind is Kind.FINAL:
-                code = EXIT_NEEDS_PERSON
+        code = self._exit_code()
         signals.start_deadline(code)
         await self._network.pool.close_for_all()
         return code
 
 
 # --- What belongs to all bots, and what one bot's code does to it -------------------------------
+# The event loop, its tasks, threads and signals, the environment: each bot's code has its own part
+# of them, and takes nothing from the others.
+
+
 # A reference that keeps nothing alive: timers of the shared pool have a bot's context for long.
 running_life: ContextVar["weakref.ref[Life] | None"] = ContextVar("running_life", default=None)
 
@@ -2485,8 +2518,8 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         source = context.get("handle") or context.get("future")
-        own = getattr(source, "get_context", contextvars.copy_context)()  # from Python 3.12 on
-        own.run(super().call_exception_handler, context)
+        context_of = getattr(source, "get_context", contextvars.copy_context)  # from 3.12 on
+        context_of().run(super().call_exception_handler, context)
 
     def run_until_done(self, work: Coroutine[Any, Any, int], runner: "Runner") -> int:
         """Run this, whatever code of a bot raises or stops."""
@@ -2503,9 +2536,11 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 def token_of(error: BaseException) -> str:
     """The token of the bot whose code has raised this into the event loop."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is asyncio.Handle._run.__code__:  # not public, and nothing else knows it
-            context = frame.f_locals["self"]._context
-            return str(context.get(running_token, ""))
+        # Neither the method nor `_context` is public, and nothing else knows whose call it was.
+        # The second can go with Python 3.11: later handles have a `get_context()`.
+        if frame.f_code is asyncio.Handle._run.__code__:
+            context: contextvars.Context = frame.f_locals["self"]._context
+            return context.get(running_token, "")
     return ""
 
 
@@ -2514,7 +2549,11 @@ def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     token = running_token.get()
     if not token:
         return asyncio.tasks.all_tasks(loop)
-    return {task for task in tasks[token] if not task.done() and not is_from(task, NOT_THE_USERS)}
+    own = set()
+    for task in tasks[token]:
+        if not task.done() and not is_from(task, NOT_THE_USERS):
+            own.add(task)
+    return own
 
 
 def start_in_context(thread: threading.Thread) -> None:
@@ -2549,12 +2588,17 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 
 
 def protect_what_is_shared() -> None:
+    """Put what stands above in the place of what Python has."""
     asyncio.all_tasks = own_tasks
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
 
 
 # --- A look at all bots, without the gateway: --check and --sync-commands ----------------------
+# Each bot's code is loaded and logged in, as at a start, and ends at once. No bot connects, and
+# --check changes nothing at Discord.
+
+
 PROBLEM = "PROBLEM: "
 COLUMNS = "{:>4} {:<32.32} {:<20} {:>7} {:>9}"  # 80 columns at most
 
@@ -2564,14 +2608,15 @@ class Look:
 
     def __init__(self, *, sync: bool) -> None:
         self._ask = upload_commands if sync else describe
-        self._pool = Pool()
+        self._heads = ("slash commands", "", "") if sync else ("id", "servers", "connects")
         self._places = asyncio.Semaphore(VISITS_AT_ONCE)
         self._told: set[str] = set()  # what is the same for many bots is told once
-        log.info("Each bot's setup runs, as at a start. No bot connects.")
-        heads = ("no.", "name", "slash commands") if sync else ("no.", "name", "id")
-        print(COLUMNS.format(*heads, "" if sync else "servers", "" if sync else "connects"))
 
     async def run(self, bots: list[BotSettings]) -> int:
+        """Look at these, and print what is there. Returns the exit code."""
+        self._pool = Pool()
+        log.info("Each bot's setup runs, as at a start. No bot connects.")
+        print(COLUMNS.format("no.", "name", *self._heads))
         visits = [asyncio.create_task(self._visit(settings)) for settings in bots]
         outcomes = await asyncio.gather(*visits)
         print(f"{sum(outcomes)} of {counted(len(bots), 'bot')} are all right")
@@ -2587,9 +2632,8 @@ class Look:
         if asking.done() and not asking.cancelled():
             answer = asking.result()
         else:
-            answer = (
-                f"{PROBLEM}{settings.code_source}: The bot's setup was cancelled, or does not end."
-            )
+            text = "The bot's setup was cancelled, or does not end."
+            answer = f"{PROBLEM}{settings.code_source}: {text}"
         if answer in self._told:
             answer = f"{PROBLEM}the same"
         if answer.startswith(PROBLEM):
@@ -2602,7 +2646,7 @@ class Look:
         client = None
         try:
             client = await start.client()
-            problem = None
+            problem = None  # looked at behind `except`: what comes then is not because of it
             try:
                 await log_in(client, settings.token, self._pool)
             except (SetupFailed, OSError, aiohttp.ClientError) as error:
@@ -2618,12 +2662,8 @@ class Look:
         finally:
             if client:
                 await client.close()
-            deadline = asyncio.get_running_loop().time() + CLEANUP_UNTIL
+            deadline = time.monotonic() + CLEANUP_UNTIL
             await start.end(None, is_asked=True, deadline=deadline)
-
-
-async def look(bots: list[BotSettings], *, sync: bool) -> int:
-    return await Look(sync=sync).run(bots)
 
 
 async def look_beside(problem: Exception, client: discord.Client) -> None:
@@ -2643,10 +2683,7 @@ async def upload_commands(client: discord.Client) -> str:
     tree = client._connection._command_tree  # not public: a plain client has no other way to it
     if tree is None:
         return "none"
-    guilds = set(tree._guild_commands)
-    guilds |= {
-        guild for _, guild, _ in tree._context_menus if guild
-    }  # not public, and no other way
+    guilds = servers_of(tree)
     uploaded = []
     try:
         if tree.get_commands() or not guilds:
@@ -2658,6 +2695,18 @@ async def upload_commands(client: discord.Client) -> str:
     except discord.DiscordException as error:
         raise SetupFailed from error
     return " ".join(uploaded) or "none"
+
+
+def servers_of(tree: discord.app_commands.CommandTree[Any]) -> set[int]:
+    """The ids of the servers that have commands of their own.
+
+    Not public: a tree says a server's commands only to whoever knows the server already.
+    """
+    guilds = set(tree._guild_commands)
+    for _, guild, _ in tree._context_menus:
+        if guild:
+            guilds.add(guild)
+    return guilds
 
 
 async def describe(client: discord.Client) -> str:
@@ -2677,15 +2726,20 @@ async def describe(client: discord.Client) -> str:
 
 
 # --- How the bots are: a line for the log and systemd, and a page -------------------------------
+# It only reads. What it says has no token, and the page loads nothing from elsewhere.
+
+
 def summarize(entries: list[Entry]) -> str:
     """How many of the bots are ready, and which are not, in one line."""
     others = []
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason = entry.failure.text.partition(". ")[0].rstrip(".")
-            line = "{0.settings.name} ({0.state} since {1}{2}{3})"
-            others.append(line.format(entry, since, reason and ": ", reason))
+            reason, _, _ = entry.failure.text.partition(". ")
+            state = f"{entry.state} since {since}"
+            if reason:
+                state += f": {reason.rstrip('.')}"
+            others.append(f"{entry.settings.name} ({state})")
     ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
 
@@ -2697,17 +2751,17 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     async def answer(request: web.Request) -> web.Response:
         if request.path == "/healthz":
             return web.Response(text="The event loop answers")
-        now = report()
-        answers = {
-            "/": (200, "text/html", STATUS_PAGE),
-            "/status.json": (200, "application/json", json.dumps(now)),
-            "/readyz": (
-                503 if "Not ready" in now["summary"] else 200,
-                "text/plain",
-                now["summary"],
-            ),
-        }
-        status, kind, text = answers[request.path]
+        status = 200
+        kind = "text/html"
+        text = STATUS_PAGE
+        if request.path == "/status.json":
+            kind = "application/json"
+            text = json.dumps(report())
+        elif request.path == "/readyz":
+            kind = "text/plain"
+            text = report()["summary"]
+            if "Not ready" in text:
+                status = 503
         return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
 
     app = web.Application()
@@ -3006,6 +3060,8 @@ run();
 
 
 # --- Signals, and the end of the program -------------------------------------------------------
+# Whatever the bots' code does, a person or a service manager can end the program. It stops no bot
+# itself: it tells the runner.
 
 
 class Signals:
@@ -3127,14 +3183,13 @@ def notify(state: str) -> None:
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with suppress(OSError):
-            systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            with systemd:
-                systemd.setblocking(False)
-                systemd.sendto(state.encode(), re.sub("^@", "\0", address))
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.setblocking(False)
+            systemd.sendto(state.encode(), re.sub("^@", "\0", address))
 
 
 # --- What a bot costs --------------------------------------------------------------------------
+# Memory and time that Python takes and no bot needs. Without all of it, the bots do the same.
 
 
 def save_memory() -> None:
@@ -3336,23 +3391,27 @@ show_other_warning = warnings.showwarning
 
 
 # --- The command line --------------------------------------------------------------------------
+# What is asked for, and the exit code. Only here the program begins, and only here it ends as
+# asked.
+
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    rows = [f"  {PREFIX}{key:<16}{words}" for key, (_, _, words) in SETTINGS.items()]
-    head = "variables of the env file and of the process environment, which wins:"
+    lines = ["variables of the env file and of the process environment, which wins:"]
+    for key, (_, _, words) in SETTINGS.items():
+        lines.append(f"  {PREFIX}{key:<16}{words}")
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="\n".join([head, *rows]),
+        epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
     option("--env-file", metavar="PATH", type=Path, help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    option(
-        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
-    )
+    words = "run each bot's setup, say if all is well, and exit"
+    option("--check", action="store_true", help=words)
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
     option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
@@ -3375,8 +3434,7 @@ def find_env_file(named: Path | None) -> Path:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     log_output = Log(arguments.log_level)
-    # Where extensions are found:
-    sys.path[:0] = map(str, FOLDERS)
+    sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
         find_proxy()
         env_file = find_env_file(arguments.env_file)
@@ -3389,7 +3447,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_look:
             for number in filter(None, STOP_SIGNALS):
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
-            work = look(bots, sync=not arguments.check)
+            work = Look(sync=not arguments.check).run(bots)
         else:
             signals = Signals()
             runner.belongings = [log_output.restore, signals.hold]
