@@ -178,7 +178,8 @@ tasks: dict[str, set[asyncio.Task[Any]]] = defaultdict(set)
 
 # A path that is not absolute is looked for where the program was started, or else beside it; a
 # bot's code may change the current folder later.
-FOLDERS = (Path.cwd(), Path(__file__).resolve().parent)
+START_FOLDER = Path.cwd()
+FOLDERS = (START_FOLDER, Path(__file__).resolve().parent)
 PIPE = Path("/dev/stdin")  # an env file that can be read once
 
 
@@ -227,17 +228,17 @@ def stamp_of(path: Path) -> object:
 
 def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
-    paths = [folder / name for folder in FOLDERS]
-    for path in paths:
+    for folder in FOLDERS:
+        path = folder / name
         if path.exists():
             return path
-    return paths[0]
+    return START_FOLDER / name
 
 
 def shown(path: Path) -> str:
     """A path as people have written it."""
-    if path.is_relative_to(FOLDERS[0]):
-        return str(path.relative_to(FOLDERS[0]))
+    if path.is_relative_to(START_FOLDER):
+        return str(path.relative_to(START_FOLDER))
     return str(path)
 
 
@@ -617,11 +618,11 @@ def defaults(number: str) -> dict[str, Variable]:
 
 def how_to_begin(path: Path | None) -> Iterable[str]:
     """What to do where there is no bot, in sentences."""
-    looked = f"There is no file .env in {FOLDERS[0]}."
+    looked = f"There is no file .env in {START_FOLDER}."
     if path:
         looked = f"{shown(path)} has no token."
     yield f"There is no bot to run. {looked}"
-    for other in sorted(FOLDERS[0].glob("*env*")):
+    for other in sorted(START_FOLDER.glob("*env*")):
         if other == path:
             continue
         with suppress(OSError, ValueError):
@@ -669,9 +670,8 @@ class Bot(commands.AutoShardedBot):
                 await self.load_extension(name)
             except commands.ExtensionError:
                 raise
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
-                # Of the package that it is in. Of its own, discord.py does that.
-                raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
+            except Exception as error:  # of the package that it is in
+                raise commands.ExtensionFailed(name, error) from error
 
     async def on_message(self, message: discord.Message) -> None:
         if self.settings.extensions:
@@ -773,7 +773,7 @@ class Start:
             self._end_with(error)
             raise error
         if not isinstance(client.loop, asyncio.AbstractEventLoop):
-            await client.__aenter__()
+            await client.__aenter__()  # as `async with client` does, which a script may leave out
         self._client.set_result(client)
         await self._over
 
@@ -1265,9 +1265,9 @@ class Pace:
         self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # those that are not forgotten yet
-        # A bucket that runs empty: what was in it, and when.
-        self._identifies = 0.0
-        self._counted_at = 0.0
+        # A bucket into which each IDENTIFY puts IDENTIFY_EVERY, and that runs empty with time: when
+        # it will be empty.
+        self._empty_at = 0.0
         # Of each group of shards, as max_concurrency makes them:
         self._next_identify: dict[int, float] = defaultdict(float)
 
@@ -1294,22 +1294,17 @@ class Pace:
 
     def identified(self, now: float, group: int = 0) -> float:
         """An IDENTIFY is about to be sent, by a shard of this group. Returns when it may be."""
-        self._identifies = self._not_run_out(now) + 1
-        self._counted_at = now
+        self._empty_at = max(now, self._empty_at) + IDENTIFY_EVERY
         allowed_at = max(now, self._next_identify[group])
         self._next_identify[group] = allowed_at + IDENTIFY_GAP
         return allowed_at
-
-    def _not_run_out(self, now: float) -> float:
-        run_out = (now - self._counted_at) / IDENTIFY_EVERY
-        return max(0, self._identifies - run_out)
 
     def identify_wait(self, now: float) -> float:
         """In how many seconds the bot may send another IDENTIFY, if it needs one."""
         if self.has_session:
             return 0
-        too_many = self._not_run_out(now) + 1 - self.burst
-        return max(0, too_many * IDENTIFY_EVERY)
+        room = (self.burst - 1) * IDENTIFY_EVERY
+        return max(0, self._empty_at - now - room)
 
     def wait(self, now: float) -> float:
         """In how many seconds the bot may try again."""
@@ -1448,10 +1443,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         """Whether discord.py has left with 1000, as it does after INVALID SESSION."""
         return self.sent_code == 1000 and not self.received_code
 
-    @property
-    def is_refused_resume(self) -> bool:
-        return self.is_session_over and RESUME in self.sent
-
 
 # Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
 # connection. It can go when discord.py closes with 1000 and keeps the code that it was closed with.
@@ -1498,14 +1489,13 @@ async def ask_for_starts(client: discord.Client) -> Starts:
 class Gateway:
     """The way to the gateway of one client. No connection is opened before the entry allows it."""
 
-    def __init__(self, client: discord.Client, entry: "Entry") -> None:
+    def __init__(self, client: discord.Client, entry: "Entry", starts: Starts) -> None:
         self.client = client
         self.entry = entry
         self.pace = entry.pace
-        self.pace.has_session = False
+        self.max_concurrency = starts.max_concurrency
         self.sockets: list[GatewaySocket] = []
         self.shards = 1
-        self.max_concurrency = 1
         self.launched = 0  # connections since connect() was called
         # Not public, but every way to the gateway leads through it: a shard's first connection, a
         # RESUME, a new IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs
@@ -1514,22 +1504,18 @@ class Gateway:
         client.http.ws_connect = self.connect  # type: ignore[method-assign]
         self._before_identify = client.before_identify_hook
         client.before_identify_hook = self.before_identify  # type: ignore[method-assign]
-
-    def prepare(self, starts: Starts) -> None:
-        """Heed what Discord says of the bot's size, and hear when a connection is up."""
-        self.max_concurrency = starts.max_concurrency
         prefix = ""
-        if isinstance(self.client, discord.AutoShardedClient):
+        if isinstance(client, discord.AutoShardedClient):
             prefix = "shard_"
-            self.client.shard_connect_timeout = None  # the waits here may be longer
-            self.client.shard_count = self.client.shard_count or starts.shards
-            shard_ids = self.client.shard_ids or range(self.client.shard_count)
+            client.shard_connect_timeout = None  # the waits here may be longer
+            client.shard_count = client.shard_count or starts.shards
+            shard_ids = client.shard_ids or range(client.shard_count)
             self.shards = len(shard_ids)
         self.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
         for event in ("connect", "resumed"):
             # Any client has `wait_for`, whose check is called at each such event. The wait itself
             # is never begun.
-            waiting = self.client.wait_for(prefix + event, check=self._on_up)
+            waiting = client.wait_for(prefix + event, check=self._on_up)
             waiting.close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
@@ -1583,10 +1569,11 @@ class Gateway:
     def _count_one(self, ws: GatewaySocket) -> None:
         if ws.is_session_over:
             self.pace.has_session = False
+        is_refused_resume = ws.is_session_over and RESUME in ws.sent
         if ws.close_code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
-            self.entry.give_up(discord.ConnectionClosed(ws, shard_id=None))
-        elif not ws.is_refused_resume:
+            self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
+        elif not is_refused_resume:
             self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
@@ -1758,12 +1745,12 @@ def error_of(task: asyncio.Task[Any]) -> BaseException | None:
     return task.exception()
 
 
-def is_in(module: object, changed: set[Path]) -> bool:
-    """Whether one of these files is this module's, or a part of the package that it is."""
+def parts_of(module: object, changed: set[Path]) -> set[Path]:
+    """Which of these files are this module's, or of the package that it is."""
     file = Path(file_of(module))
     if file.name != "__init__.py":
-        return file in changed
-    return any(file.parent in path.parents for path in changed)
+        return changed & {file}
+    return {path for path in changed if file.parent in path.parents}
 
 
 class Life:
@@ -1776,7 +1763,6 @@ class Life:
         self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
-        self._connecting = False
         self._start: Start | None = None
         self._gateway: Gateway | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
@@ -1807,7 +1793,9 @@ class Life:
         self._start = Start(self.settings)
         try:
             client = await self._start.client()
-            self._take(client)
+            self.client = client
+            self._close_client = client.close
+            client.close = self.close  # type: ignore[method-assign]
             self._start.main.add_done_callback(lambda _: self.leaving.set())
             await log_in(client, self.settings.token, self.entry.network.pool)
         finally:
@@ -1815,12 +1803,11 @@ class Life:
         self.is_up = True
         files.follow(self.settings.code_files())
         self.entry.reached()
-        gateway = Gateway(client, self.entry)
-        self._gateway = gateway
-        gateway.prepare(await self._wait_for_starts(client))
-        self._connecting = True
+        self.entry.pace.has_session = False
+        starts = await self._wait_for_starts(client)
+        self._gateway = Gateway(client, self.entry, starts)
         while True:
-            gateway.launched = 0
+            self._gateway.launched = 0
             try:
                 return await client.connect()
             except NewSession:
@@ -1830,11 +1817,6 @@ class Life:
                 # https://github.com/Rapptz/discord.py/issues/10520
                 if error.name != "sequence":
                     raise
-
-    def _take(self, client: discord.Client) -> None:
-        self.client = client
-        self._close_client = client.close
-        client.close = self.close  # type: ignore[method-assign]
 
     async def _wait_for_starts(self, client: discord.Client) -> Starts:
         """Heed what Discord has counted, also of other processes: restarts add up."""
@@ -1891,16 +1873,12 @@ class Life:
             log.error("Some clean-up failed.", exc_info=error)
         await self.client.http.close()  # where the client's own close was cut off
 
-    def has_extension_in(self, changed: set[Path]) -> bool:
-        modules = extensions_of(self.client).values()
-        return any(is_in(module, changed) for module in modules)
-
     async def reload(self, changed: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
         running_token.set(self.settings.token)
         outcome = ""
         for name, module in extensions_of(self.client).items():
-            if not is_in(module, changed) or self.leaving.is_set():
+            if self.leaving.is_set() or not parts_of(module, changed):
                 continue
             try:
                 await self.client.reload_extension(name)  # type: ignore[union-attr]
@@ -1919,8 +1897,8 @@ class Life:
         Where the end has begun already, it does neither.
         """
         task = asyncio.current_task()
-        is_discord_py = task is self._attempt and self._connecting  # what connect() raises says why
-        if self.leaving.is_set() or is_discord_py:
+        is_discord_py = task is self._attempt and self._gateway
+        if self.leaving.is_set() or is_discord_py:  # what connect() raises then says why
             return
         self.leaving.set()
         if task is not self._attempt:
@@ -2018,16 +1996,11 @@ class Entry:
     def is_leaving(self) -> bool:
         return self.life is not None and self.life.leaving.is_set()
 
-    def leave(self) -> None:
-        """End its client."""
+    def leave(self, error: BaseException | None = None) -> None:
+        """End its client, because of an error if there is one."""
         if self.life:
+            self.life.error = error or self.life.error
             self.life.leaving.set()
-
-    def give_up(self, error: BaseException) -> None:
-        """End its client, because of this."""
-        if self.life:
-            self.life.error = error
-        self.leave()
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
@@ -2135,8 +2108,8 @@ def in_words(seconds: float) -> str:
 
 def restore_folder() -> None:
     """Go back to the current folder, where code of a bot has left it."""
-    if Path.cwd() != FOLDERS[0]:
-        os.chdir(FOLDERS[0])
+    if Path.cwd() != START_FOLDER:
+        os.chdir(START_FOLDER)
         hint = "Use Path(__file__).with_name(...) for a file beside it."
         log.warning("This code changes the current folder, which is for all bots. %s", hint)
 
@@ -2305,10 +2278,10 @@ class Runner:
 
     def _extensions_among(self, code: set[Path]) -> set[Path]:
         """Those that some bot can load again, without leaving Discord."""
-        found = set()
+        found: set[Path] = set()
         for entry in self._entries.values():
-            if entry.life:
-                found |= {path for path in code if entry.life.has_extension_in({path})}
+            for module in extensions_of(entry.client).values():
+                found |= parts_of(module, code)
         return found
 
     def _code_to_start_again(self, entry: Entry) -> list[Path]:
@@ -2378,10 +2351,10 @@ class Runner:
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
-        states = {entry.state for entry in self._shown()}
-        if "NOTIFY_SOCKET" in os.environ:
-            # It takes no more than 4,096 bytes, and a character has up to four.
-            notify(f"WATCHDOG=1\nSTATUS={summarize(self._shown())[:1000]}")
+        entries = self._shown()
+        states = {entry.state for entry in entries}
+        status = summarize(entries)[:1000]  # systemd takes 4,096 bytes, a character up to four
+        notify(f"WATCHDOG=1\nSTATUS={status}")
         is_overdue = 0 < self._overdue_at < time.monotonic()
         if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
             self.show()
