@@ -45,8 +45,6 @@ import argparse
 import asyncio
 import atexit
 import base64
-import collections
-import contextlib
 import contextvars
 import copy
 import dataclasses
@@ -59,7 +57,6 @@ import importlib
 import io
 import json
 import logging
-import math
 import platform
 import queue
 import random
@@ -73,21 +70,30 @@ import urllib.request
 import warnings
 import weakref
 from asyncio import sslproto
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
+
+
+def file_of(module: object) -> str:
+    """The path of a module's file; "" where it has none, as what is built into Python."""
+    return getattr(module, "__file__", None) or ""
 
 
 def explain_import(error: Exception) -> str:
     """Why a package cannot be imported, and what to do."""
     folder = os.path.dirname(os.path.abspath(__file__))
     for name, module in sys.modules.items():
-        file = getattr(module, "__file__", None) or ""
+        file = file_of(module)
         if os.path.dirname(file) == folder and not file.endswith("run_bots.py"):
             return f"{file} has the name of a module that is needed: {name}. Rename your file."
     from importlib import metadata  # it takes time, and is needed here alone
 
-    others = set(metadata.packages_distributions().get("discord", [])) - {"discord.py"}
+    packages = metadata.packages_distributions()
+    others = set(packages.get("discord", [])) - {"discord.py"}
     if others:
         names = " ".join(others)
         remedy = f"python -m pip uninstall -y {names} discord.py"
@@ -158,18 +164,23 @@ log = logging.getLogger("run_bots")
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its
 # code has started.
-running_token: contextvars.ContextVar[str] = contextvars.ContextVar("running_token", default="")
+running_token: ContextVar[str] = ContextVar("running_token", default="")
 names: dict[str, str] = {}
 odd_tokens: set[str] = set()  # those that do not look like one
 outputs: list["Output"] = []
 main_thread = threading.get_ident()
-tasks: dict[str, set[asyncio.Task[Any]]] = collections.defaultdict(set)
+tasks: dict[str, set[asyncio.Task[Any]]] = defaultdict(set)
 
 
 # --- The files that are followed ----------------------------------------------------------------
+# Where settings and code are, and whether somebody has saved them. It changes no file, and keeps
+# none open.
+
+
 # A path that is not absolute is looked for where the program was started, or else beside it; a
 # bot's code may change the current folder later.
-FOLDERS = (Path.cwd(), Path(__file__).resolve().parent)
+START_FOLDER = Path.cwd()
+FOLDERS = (START_FOLDER, Path(__file__).resolve().parent)
 PIPE = Path("/dev/stdin")  # an env file that can be read once
 
 
@@ -189,8 +200,12 @@ class Files:
 
     def changed(self) -> dict[Path, object]:
         """Those that are not as they were when they were noted, and how they are."""
-        now = {path: stamp_of(path) for path in self._seen}
-        return {path: stamp for path, stamp in now.items() if stamp != self._seen[path]}
+        changed = {}
+        for path, seen in self._seen.items():
+            stamp = stamp_of(path)
+            if stamp != seen:
+                changed[path] = stamp
+        return changed
 
 
 files = Files()
@@ -214,17 +229,17 @@ def stamp_of(path: Path) -> object:
 
 def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
-    paths = [folder / name for folder in FOLDERS]
-    for path in paths:
+    for folder in FOLDERS:
+        path = folder / name
         if path.exists():
             return path
-    return paths[0]
+    return START_FOLDER / name
 
 
 def shown(path: Path) -> str:
     """A path as people have written it."""
-    if path.is_relative_to(FOLDERS[0]):
-        return str(path.relative_to(FOLDERS[0]))
+    if path.is_relative_to(START_FOLDER):
+        return str(path.relative_to(START_FOLDER))
     return str(path)
 
 
@@ -275,7 +290,7 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            return [self.script, *modules.files_in(self.script.parent)]
+            return [self.script, *modules.loaded_from(self.script.parent).values()]
         paths = []
         for folder in FOLDERS:
             for name in self.extensions:
@@ -288,13 +303,17 @@ class BotSettings:
         if part in (str(self.number), self.name):
             return True
         span = re.fullmatch("([0-9]+)-([0-9]+)", part)
-        return span is not None and int(span[1]) <= self.number <= int(span[2])
+        if span is None:
+            return False
+        first, last = map(int, span.groups())
+        return first <= self.number <= last
 
 
 def bot_id_of(token: str) -> str:
     """The first part of a token is its bot's id, in base64. Of something else it is all of it."""
-    with contextlib.suppress(ValueError):
-        return str(int(base64.b64decode(token.partition(".")[0] + "==")))
+    encoded, _, _ = token.partition(".")
+    with suppress(ValueError):
+        return str(int(base64.b64decode(encoded + "==")))
     return token
 
 
@@ -328,9 +347,10 @@ PLACEHOLDER_WORDS = (
 def is_placeholder(text: str) -> bool:
     if TOKEN_FORM.fullmatch(text):
         return False
+    if PLACEHOLDER.search(text):
+        return True
     words = re.findall("[a-wyz]+", text.lower())  # xxx is none
-    known = PLACEHOLDER_WORDS.split()
-    return all(word in known for word in words) or PLACEHOLDER.search(text) is not None
+    return set(words).issubset(PLACEHOLDER_WORDS.split())
 
 
 def parse_token(text: str) -> str:
@@ -357,12 +377,11 @@ OTHERS_MODULES = ("discord", "dotenv", "aiohttp")
 
 def parse_extensions(text: str) -> tuple[str, ...]:
     modules: list[str] = []
-    for part in text.split(","):
-        name = part.strip()
-        package = name.removesuffix(".*")
-        top = package.partition(".")[0]
+    for name in map(str.strip, text.split(",")):
         if not name:
             continue
+        package = name.removesuffix(".*")
+        top, _, _ = package.partition(".")
         if name.endswith(".py") or not package.replace(".", "_").isidentifier():
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
@@ -378,10 +397,12 @@ def extensions_in(package: str) -> list[str]:
     folder = find(package.replace(".", "/"))
     files.note(folder)
     names = []
-    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
-        with contextlib.suppress(OSError, ValueError):
+    paths = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
+    for path in sorted(paths):
+        with suppress(OSError, ValueError):
             if re.search(r"(?m)^(async )?def setup\b", path.read_text("utf-8")):
-                name = path.parent.name if path.stem == "__init__" else path.stem
+                is_package = path.stem == "__init__"
+                name = path.parent.name if is_package else path.stem
                 names.append(f"{package}.{name}")
     if not names:
         raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
@@ -410,8 +431,8 @@ def parse_intents(text: str) -> discord.Intents:
 def nearest_intent(part: str) -> str:
     written = "_".join(part.split()).lstrip("-")
     known = ["default", "all", *discord.Intents.VALID_FLAGS]
-    nearest = difflib.get_close_matches(written, known, 1) or ["default"]
-    return f"Did you mean {nearest[0]}?"
+    nearest, *_ = [*difflib.get_close_matches(written, known, 1), "default"]
+    return f"Did you mean {nearest}?"
 
 
 # Every variable that is read, without DISCORD_BOT_: how, its default, and what --help says. One
@@ -451,27 +472,30 @@ class Reading:
         self.for_code: list[Variable] = []  # for the bots' own code
         self.variables: dict[str, Variable] = {}
         # By a bot's number, which is empty for all bots, and the variable's key in SETTINGS:
-        self.given: dict[str, dict[str, Variable]] = collections.defaultdict(dict)
+        self.given: dict[str, dict[str, Variable]] = defaultdict(dict)
         self.owners: dict[str, Variable] = {}  # of each id and name that a bot has
 
     def read_file(self, path: Path) -> None:
         text = read_text(path, shown(path))
         for binding in parse_stream(io.StringIO(text)):
             self.read_binding(path, binding)
-        for name, value in dotenv_values(stream=io.StringIO(text)).items():
+        values = dotenv_values(stream=io.StringIO(text))  # with ${NAME} as its value
+        for name, value in values.items():
             if value and not name.startswith(PREFIX) and not TOKEN_FORM.search(value):
-                self.for_code.append(dataclasses.replace(self.variables[name], text=value))
-        with contextlib.suppress(OSError):  # it is gone since
-            if os.name == "posix" and path.stat().st_mode & 0o004:
-                self.warnings.append(
-                    f"{shown(path)}: Everybody on this machine can read your tokens. "
-                    f"Run: chmod 600 {shown(path)}"
-                )
+                variable = dataclasses.replace(self.variables[name], text=value)
+                self.for_code.append(variable)
+        with suppress(OSError):  # it is gone since
+            is_public = path.stat().st_mode & 0o004
+            if is_public and os.name == "posix":
+                remedy = f"Run: chmod 600 {shown(path)}"
+                problem = "Everybody on this machine can read your tokens."
+                self.warnings.append(f"{shown(path)}: {problem} {remedy}")
 
     def read_binding(self, path: Path, binding: Binding) -> None:
         text = binding.original.string
-        blank_lines = text[: -len(text.lstrip())].count("\n")
-        place = f"{shown(path)}, line {binding.original.line + blank_lines}"
+        blank = text[: -len(text.lstrip())]
+        line = binding.original.line + blank.count("\n")
+        place = f"{shown(path)}, line {line}"
         name = binding.key
         if binding.error or (name and binding.value is None):
             self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
@@ -499,10 +523,11 @@ class Reading:
             name = variable.name.removeprefix(PREFIX)
             head, number, tail = re.split("([1-9][0-9]*|$)", name, maxsplit=1)
             key = f"{head}<N>{tail}"
-            if name == variable.name or key not in (SETTINGS if number else FOR_ALL):
-                self.warn_of(variable, number or "1")
-            else:
+            known = SETTINGS if number else FOR_ALL
+            if name != variable.name and key in known:
                 self.given[number][key] = variable
+            else:
+                self.warn_of(variable, number or "1")
 
     def warn_of(self, variable: Variable, number: str) -> None:
         """Say the right name of a variable that nothing reads, if it looks like one of ours."""
@@ -518,24 +543,27 @@ class Reading:
     def read_bots(self) -> None:
         for number in sorted(self.given.keys() - {""}, key=int):
             own = self.given[number]
-            if own.keys() & {"TOKEN<N>", "TOKEN<N>_FILE"}:
+            if "TOKEN<N>" in own or "TOKEN<N>_FILE" in own:
                 self.read_bot(number)
             else:
-                first = next(iter(own.values()))
-                self.warnings.append(f"{first}: There is no {name_of('TOKEN<N>', number)}.")
+                first, *_ = own.values()
+                missing = name_of("TOKEN<N>", number)
+                self.warnings.append(f"{first}: There is no {missing}.")
 
     def read_bot(self, number: str) -> None:
         """One bot: its own variables, or those for all bots, or the defaults."""
         fields: dict[str, Any] = {}
         sources: dict[str, Variable] = {}
-        for key, variable in (defaults(number) | self.given[""] | self.given[number]).items():
+        variables = defaults(number) | self.given[""] | self.given[number]
+        for key, variable in variables.items():
             field = key.partition("<")[0].lower()
             try:
                 if field in sources:
                     raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
                 sources[field] = variable
                 check_text(variable.text)
-                fields[field] = SETTINGS[key][0](variable.text)
+                parse, _, _ = SETTINGS[key]
+                fields[field] = parse(variable.text)
                 self.claim(field, fields[field], variable)
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
@@ -543,10 +571,11 @@ class Reading:
             self.warn_of_unused(number)
             sources["intents"] = Variable(f"the intents in {fields['script'].name}", "")
         if len(fields) == len(sources):
-            self.bots.append(BotSettings(int(number), sources, **fields))
+            bot = BotSettings(int(number), sources, **fields)
+            self.bots.append(bot)
 
     def warn_of_unused(self, number: str) -> None:
-        """A script makes its own client. Raises nothing."""
+        """Say what a script leaves unused, because it makes its own client."""
         own = self.given[number]
         script = own["SCRIPT<N>"]
         for key in ("PREFIX<N>", "INTENTS<N>"):
@@ -579,23 +608,26 @@ def name_of(key: str, number: str) -> str:
 
 
 def defaults(number: str) -> dict[str, Variable]:
+    """What a bot has where nothing is set, by the key in SETTINGS."""
     found = {}
     for key, (_, default, _) in SETTINGS.items():
         if default is not None:
-            found[key] = Variable(name_of(key, number), default.replace("<N>", number))
+            text = default.replace("<N>", number)
+            found[key] = Variable(name_of(key, number), text)
     return found
 
 
 def how_to_begin(path: Path | None) -> Iterable[str]:
-    looked = f"There is no file .env in {FOLDERS[0]}."
+    """What to do where there is no bot, in sentences."""
+    looked = f"There is no file .env in {START_FOLDER}."
     if path:
         looked = f"{shown(path)} has no token."
     yield f"There is no bot to run. {looked}"
-    for other in sorted(FOLDERS[0].glob("*env*")):
-        with contextlib.suppress(OSError, ValueError):
-            if other != path and re.search(
-                r"(?m)^DISCORD_BOT_TOKEN\d+=\S", other.read_text("utf-8")
-            ):
+    for other in sorted(START_FOLDER.glob("*env*")):
+        if other == path:
+            continue
+        with suppress(OSError, ValueError):
+            if re.search(r"(?m)^DISCORD_BOT_TOKEN\d+=\S", other.read_text("utf-8")):
                 yield f"There is a file {other.name}. Is that the one? Rename it to .env"
     yield "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
     yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
@@ -617,7 +649,8 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> Reading:
 
 
 # --- What a bot does ---------------------------------------------------------------------------
-# This room makes clients. How they are kept running is no business of theirs.
+# It makes clients, of extensions or of a script as it is. How they are kept running is no business
+# of theirs: nothing here waits for another attempt, or knows the gateway.
 
 
 class Bot(commands.AutoShardedBot):
@@ -638,12 +671,8 @@ class Bot(commands.AutoShardedBot):
                 await self.load_extension(name)
             except commands.ExtensionError:
                 raise
-            except (
-                Exception,
-                SystemExit,
-                KeyboardInterrupt,
-            ) as error:  # of the package that it is in
-                raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
+            except Exception as error:  # of the package that it is in
+                raise commands.ExtensionFailed(name, error) from error
 
     async def on_message(self, message: discord.Message) -> None:
         if self.settings.extensions:
@@ -675,8 +704,8 @@ class HandedOver(BaseException):
 class Start:
     """What a bot does from its beginning: it gives its entry a client, and waits for its end.
 
-    A script runs as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too. What it
-    hands over there is awaited as the bot's own task, up to `client.start`.
+    A script runs as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too. What
+    it hands over there is awaited as the bot's own task, up to `client.start`.
     """
 
     def __init__(self, settings: BotSettings) -> None:
@@ -702,8 +731,11 @@ class Start:
     async def _run(self) -> None:
         script = self._settings.script
         if script is None:
-            tops = {name.partition(".")[0] for name in self._settings.extensions}
-            modules.claim({top: module_path(top) for top in tops})
+            own = {}
+            for name in self._settings.extensions:
+                top, _, _ = name.partition(".")
+                own[top] = module_path(top)
+            modules.claim(own)
             await Bot(self._settings).start(self._settings.token)
             return
         try:
@@ -739,11 +771,10 @@ class Start:
         """In the place of `client.start()`: the entry takes the client. Waits for its end."""
         if self._client.done():
             error = ScriptError("It starts two bots. Make a script of each")
-            if not self._over.done():
-                self._over.set_exception(error)
+            self._end_with(error)
             raise error
         if not isinstance(client.loop, asyncio.AbstractEventLoop):
-            await client.__aenter__()
+            await client.__aenter__()  # as `async with client` does, which a script may leave out
         self._client.set_result(client)
         await self._over
 
@@ -751,25 +782,30 @@ class Start:
         """Its client has ended: let what follows in it end too, until then."""
         if not self._client.done():
             self.main.cancel()
-        if not self._over.done():
-            if is_asked:
-                self._over.cancel()  # as Ctrl-C does to `asyncio.run`
-            elif error:
-                self._over.set_exception(error)
-            else:
-                self._over.set_result(None)
+        if is_asked:
+            self._over.cancel()  # as Ctrl-C does to `asyncio.run`
+        else:
+            self._end_with(error)
         await wait_for_end({self.main}, deadline)
-        if self._client.done() and self.main.done() and not self.main.cancelled():
-            last = self.main.exception()
-            if last not in (None, error):
-                log.error("What follows the bot's end has failed.", exc_info=last)
-        if self._over.done() and not self._over.cancelled():
-            self._over.exception()  # nobody may have waited for it
+        last = error_of(self.main)
+        if self._client.done() and last not in (None, error):
+            log.error("What follows the bot's end has failed.", exc_info=last)
         modules.release()
+
+    def _end_with(self, error: BaseException | None) -> None:
+        """End the wait of `hold`, if that has not ended yet."""
+        if self._over.done():
+            return
+        if error is None:
+            self._over.set_result(None)
+        else:
+            self._over.set_exception(error)
+            self._over.exception()  # asyncio complains where nobody has looked at it
 
 
 STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
-running_start: contextvars.ContextVar[Callable[[], "Start | None"]] = contextvars.ContextVar(
+# A reference that keeps nothing alive, as running_life below.
+running_start: ContextVar[Callable[[], "Start | None"]] = ContextVar(
     "running_start", default=lambda: None
 )
 
@@ -803,7 +839,7 @@ def modules_beside(script: Path) -> dict[str, Path]:
 
 
 class Modules:
-    """Which script has which modules beside it: one process has one module of a name."""
+    """Which bot has which modules of its own: one process has one module of a name."""
 
     def __init__(self) -> None:
         self._claims: dict[str, dict[str, Path]] = {}  # by the bot's token, and the module's name
@@ -813,13 +849,13 @@ class Modules:
         for name, path in own.items():
             for other in self._others(name):
                 if path not in (other, *other.parents):
-                    ways = "Give one another name, or run this bot in a process of its own, with --only"
-                    text = f"{path} and {other} are modules of one name. {ways}"
+                    ways = "Give one another name, or run this bot in a process of its own"
+                    text = f"{path} and {other} are modules of one name. {ways}, with --only"
                     raise ScriptError(text)
         self._claims[running_token.get()] = own
 
     def _others(self, name: str) -> Iterable[Path]:
-        file = getattr(sys.modules.get(name), "__file__", None)
+        file = file_of(sys.modules.get(name))
         if file:
             yield Path(file)
         for claims in self._claims.values():
@@ -827,30 +863,30 @@ class Modules:
                 yield claims[name]
 
     def release(self) -> None:
-        """The running bot has ended: what no other script has is imported anew."""
+        """The running bot has ended: what no other one has is imported anew."""
         own = self._claims.pop(running_token.get(), {})
+        gone = own.keys() - set().union(*self._claims.values())
         for name in list(sys.modules):
-            top = name.partition(".")[0]
-            if top in own and not any(top in claims for claims in self._claims.values()):
+            top, _, _ = name.partition(".")
+            if top in gone:
                 del sys.modules[name]
 
-    def files_in(self, folder: Path) -> list[Path]:
-        """The files of those that are loaded from a folder, but for extensions."""
-        return [Path(file) for file in self._in(folder).values()]
-
-    def _in(self, folder: Path) -> dict[str, str]:
+    def loaded_from(self, folder: Path) -> dict[str, Path]:
+        """The files of those that are loaded from a folder, by name, but for extensions."""
         extensions = {name for bot in bots_with_code for name in bot.extensions}
+        prefix = str(folder) + os.sep
         found = {}
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            is_own = file.startswith(str(folder) + os.sep) and "site-packages" not in file
-            if is_own and name not in extensions and file != __file__:
-                found[name] = file
+            file = file_of(module)
+            if not file.startswith(prefix) or "site-packages" in file or file == __file__:
+                continue
+            if name not in extensions:
+                found[name] = Path(file)
         return found
 
     def forget(self, folder: Path) -> None:
         """See that the modules of a folder are read anew."""
-        for name in self._in(folder):
+        for name in self.loaded_from(folder):
             sys.modules.pop(name)
 
 
@@ -863,8 +899,8 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
     def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
         start = running_start.get()()
-        is_here = threading.get_ident() == main_thread
-        if start is None or not start.is_reading or not is_here:
+        is_elsewhere = threading.get_ident() != main_thread
+        if start is None or is_elsewhere or not start.is_reading:
             return run(*arguments, **options)
         work = arguments[-1]
         if start.work is None and run.__name__ != "run_until_complete":
@@ -907,18 +943,28 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
             sys.modules.pop(name, None)
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
-            files.follow(Path(module.__file__ or "") for module in bot.extensions.values())
+            files.follow(map(Path, map(file_of, bot.extensions.values())))
             for other in bots_with_code:
-                for key in other.extensions if other is not bot else ():
-                    parts = {part for part in before if part.startswith(f"{key}.")}
-                    for part in {key, *parts}:
-                        sys.modules.setdefault(part, before.get(part, other.extensions[key]))
+                if other is not bot:
+                    put_back_modules(other.extensions, before)
 
     return change_and_keep
 
 
+def put_back_modules(extensions: Mapping[str, Any], before: dict[str, Any]) -> None:
+    """Let these be importable as they were before, with the modules that they are made of."""
+    for name, extension in extensions.items():
+        sys.modules.setdefault(name, before.get(name, extension))
+        for part in before:
+            if part.startswith(f"{name}."):
+                sys.modules.setdefault(part, before[part])
+
+
 def take_over() -> None:
-    """Stand where scripts and extensions come to what one process has only once."""
+    """Stand where scripts and extensions come to what one process has only once.
+
+    All of it is public but `BotBase`, where discord.py has what its two classes of bots share.
+    """
     asyncio.run = hand_over(asyncio.run)
     asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
     loop_class: Any = asyncio.BaseEventLoop
@@ -926,7 +972,8 @@ def take_over() -> None:
     discord.Client.start = start_or_hold  # type: ignore[assignment, method-assign]
     discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
     for name in ("load_extension", "unload_extension", "reload_extension"):
-        setattr(commands.bot.BotBase, name, keep_modules(getattr(commands.bot.BotBase, name)))
+        change = getattr(commands.bot.BotBase, name)
+        setattr(commands.bot.BotBase, name, keep_modules(change))
 
 
 # --- What a failure means ----------------------------------------------------------------------
@@ -1036,7 +1083,8 @@ def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
     for kind_of_error, sentence in UNANSWERED.items():
         if isinstance(error, kind_of_error):
             return Failure(sentence.format(error), Kind.NETWORK)
-    if client.application is None and isinstance(error, (TypeError, KeyError, ValueError)):
+    is_logging_in = client.application is None
+    if is_logging_in and isinstance(error, (TypeError, KeyError, ValueError)):
         return diagnose_status(200, {})  # discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
@@ -1047,8 +1095,11 @@ def close_code_of(error: BaseException) -> int | None:
         return error.code
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return 4014
-    is_refused = isinstance(error, discord.HTTPException) and error.status == 401
-    return 4004 if is_refused or isinstance(error, discord.LoginFailure) else None
+    if isinstance(error, discord.LoginFailure):
+        return 4004
+    if isinstance(error, discord.HTTPException) and error.status == 401:
+        return 4004
+    return None
 
 
 def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
@@ -1076,8 +1127,9 @@ def missing_intents(client: discord.Client) -> list[str]:
     flags = client.application_flags
     missing = []
     for intent, (flag, name) in PRIVILEGED_INTENTS.items():
+        is_asked_for = getattr(client.intents, intent)
         is_on = getattr(flags, flag) or getattr(flags, f"{flag}_limited")
-        if getattr(client.intents, intent) and not is_on:
+        if is_asked_for and not is_on:
             missing.append(name)
     return missing
 
@@ -1091,7 +1143,7 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
     is_discords = "Via" in headers and headers.get("Content-Type") == "application/json"
     if status == 429 and not is_discords:
         seconds: float = BLOCK_DELAY
-        with contextlib.suppress(KeyError, ValueError):
+        with suppress(KeyError, ValueError):
             seconds = float(headers["Retry-After"])
         text = f"Discord blocks this IP address (429). All bots wait {seconds:g} s."
         return Failure(text, Kind.BLOCKED, wait=seconds)
@@ -1106,7 +1158,8 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
         return Failure(f"{source}: {error}", Kind.NETWORK)
     if isinstance(error, ScriptError):
         script = f"{bot.script.name}: " if bot.script else ""
-        return Failure(f"{source}: {script}{error}{place_of(error)}.", Kind.FINAL)
+        place = place_of(error)
+        return Failure(f"{source}: {script}{error}{place}.", Kind.FINAL)
     if isinstance(error, discord.app_commands.CommandSyncFailure):
         return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
     name = bot.script.name if bot.script else "The bot's setup"
@@ -1129,20 +1182,28 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
 def diagnose_code(error: BaseException, head: str, bot: BotSettings) -> Failure:
     """What it means that a bot's code raised this as it was loaded."""
     text = f"{head} {type(error).__name__}: {error}"
-    for words, hint in HINTS.items():
-        if isinstance(error, (TypeError, RuntimeError)) and words in str(error):
-            return Failure(f"{text}. {hint.format(number=bot.number)}.", Kind.FINAL)
+    hint = hint_for(error)
+    if hint:
+        hint = hint.format(number=bot.number)
+        return Failure(f"{text}. {hint}.", Kind.FINAL)
+    place = place_of(error)
+    if not isinstance(error, WRONG_CODE):
+        is_refused = isinstance(error, discord.HTTPException) and error.status < 500
+        return Failure(f"{text}{place}.", Kind.LOSS if is_refused else Kind.NETWORK)
     if isinstance(error, KeyError) and is_from_environ(error):
         hint = "Set this variable in the env file. A token in it is not used"
-        text = f"{text}{place_of(error)}. {hint}: the bot's own is {bot.sources['token']}"
-    elif bot.script and not isinstance(error, SyntaxError):
-        text += place_of(error)
-    if isinstance(error, WRONG_CODE):
-        return Failure(f"{text}.", Kind.FINAL, with_own_frames(error))
-    is_answer = isinstance(error, discord.HTTPException) and error.status < 500
-    if not bot.script:
-        text += place_of(error)
-    return Failure(f"{text}.", Kind.LOSS if is_answer else Kind.NETWORK)
+        text += f"{place}. {hint}: the bot's own is {bot.sources['token']}"
+    elif bot.script and not isinstance(error, SyntaxError):  # which says its place itself
+        text += place
+    return Failure(f"{text}.", Kind.FINAL, with_own_frames(error))
+
+
+def hint_for(error: BaseException) -> str:
+    if isinstance(error, (TypeError, RuntimeError)):
+        for words, hint in HINTS.items():
+            if words in str(error):
+                return hint
+    return ""
 
 
 def is_from_environ(error: BaseException) -> bool:
@@ -1152,6 +1213,7 @@ def is_from_environ(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
+    """Whether an extension does not load because it has no file."""
     # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
     if isinstance(error, commands.ExtensionNotFound):
         return True
@@ -1172,12 +1234,14 @@ def place_of(error: BaseException) -> str:
 
 
 def place_in(frames: Iterable[traceback.FrameSummary], *, with_function: bool = False) -> str:
+    """The last place in the user's own code, or "" where there is none."""
     place = ""
     for frame in frames:
         file = frame.filename
         if not file.startswith(NOT_THE_USERS) and "site-packages" not in file:
             function = f", in {frame.name}" if with_function else ""
-            place = f" ({os.path.basename(file)}, line {frame.lineno}{function})"
+            name = os.path.basename(file)
+            place = f" ({name}, line {frame.lineno}{function})"
     return place
 
 
@@ -1202,16 +1266,17 @@ class Pace:
         self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # those that are not forgotten yet
-        # A bucket that runs empty: what was in it, and when.
-        self._identifies = 0.0
-        self._counted_at = 0.0
+        # A bucket into which each IDENTIFY puts IDENTIFY_EVERY, and that runs empty with time: when
+        # it will be empty.
+        self._empty_at = 0.0
         # Of each group of shards, as max_concurrency makes them:
-        self._next_identify: dict[int, float] = collections.defaultdict(float)
+        self._next_identify: dict[int, float] = defaultdict(float)
 
     def not_reached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
         self.unreached = min(self.unreached + 1, 10)
-        self.network_until = now + random.uniform(longest / 2, longest)
+        delay = random.uniform(longest / 2, longest)
+        self.network_until = now + delay
 
     def reached(self) -> None:
         self.unreached = 0
@@ -1219,33 +1284,28 @@ class Pace:
 
     def lost(self, now: float, part: float = 1) -> None:
         """A connection was lost that may cost an IDENTIFY, of this part of the bot's shards."""
-        forgotten = max(0, now - self.loss_until) / FORGIVE_AFTER
-        self._losses = max(0, self._losses - forgotten)
-        longest = min(LOSS_DELAY, 2**self._losses)
+        quiet = max(0, now - self.loss_until)
+        losses = max(0, self._losses - quiet / FORGIVE_AFTER)
+        longest = min(LOSS_DELAY, 2**losses)
         self.loss_until = now + random.uniform(0, longest)
-        self._losses = min(self._losses + part, 10)  # 2**10 is more than LOSS_DELAY
+        self._losses = min(losses + part, 10)  # 2**10 is more than LOSS_DELAY
 
     def told(self, now: float, seconds: float) -> None:
         self.told_until = max(self.told_until, now + seconds)
 
     def identified(self, now: float, group: int = 0) -> float:
         """An IDENTIFY is about to be sent, by a shard of this group. Returns when it may be."""
-        self._identifies = self._not_run_out(now) + 1
-        self._counted_at = now
+        self._empty_at = max(now, self._empty_at) + IDENTIFY_EVERY
         allowed_at = max(now, self._next_identify[group])
         self._next_identify[group] = allowed_at + IDENTIFY_GAP
         return allowed_at
-
-    def _not_run_out(self, now: float) -> float:
-        run_out = (now - self._counted_at) / IDENTIFY_EVERY
-        return max(0, self._identifies - run_out)
 
     def identify_wait(self, now: float) -> float:
         """In how many seconds the bot may send another IDENTIFY, if it needs one."""
         if self.has_session:
             return 0
-        too_many = self._not_run_out(now) + 1 - self.burst
-        return max(0, too_many * IDENTIFY_EVERY)
+        room = (self.burst - 1) * IDENTIFY_EVERY
+        return max(0, self._empty_at - now - room)
 
     def wait(self, now: float) -> float:
         """In how many seconds the bot may try again."""
@@ -1254,6 +1314,8 @@ class Pace:
 
 
 # --- What all bots share -----------------------------------------------------------------------
+# The connections for requests, and what one bot has found out of the network for all. It knows no
+# bot.
 
 
 class Pool(aiohttp.TCPConnector):
@@ -1281,6 +1343,9 @@ class Network:
         self.had_trouble = False  # since the last look
         self.how_to_start_again = ""
         self._back = asyncio.Event()
+
+    def block(self, until: float) -> None:
+        self.blocked_until = max(self.blocked_until, until)
 
     def is_back(self) -> None:
         """End the waits for the network of all bots."""
@@ -1355,15 +1420,18 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         self._giving_up = asyncio.create_task(self.close())
 
     def watch(self) -> None:
-        """Give it up if Discord does not answer in time."""
+        """Give it up if Discord does not answer in time. What does answer stops the timers."""
         loop = asyncio.get_running_loop()
-        self.timers = [
-            loop.call_later(HELLO_TIMEOUT, self._give_up_without, lambda: self.sent),
-            loop.call_later(READY_TIMEOUT, self._give_up_without, lambda: self.is_up),
-        ]
+        hello_timer = loop.call_later(HELLO_TIMEOUT, self._expect_hello)
+        ready_timer = loop.call_later(READY_TIMEOUT, self._expect_no_more)
+        self.timers = [hello_timer, ready_timer]
 
-    def _give_up_without(self, sign_of_life: Callable[[], object]) -> None:
-        if not sign_of_life() and not self.closed:
+    def _expect_hello(self) -> None:
+        if not self.sent:  # discord.py answers HELLO
+            self._expect_no_more()
+
+    def _expect_no_more(self) -> None:
+        if not self.closed:
             log.warning("Discord does not answer at the gateway.")
             self.give_up()
 
@@ -1375,10 +1443,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     def is_session_over(self) -> bool:
         """Whether discord.py has left with 1000, as it does after INVALID SESSION."""
         return self.sent_code == 1000 and not self.received_code
-
-    @property
-    def is_refused_resume(self) -> bool:
-        return self.is_session_over and RESUME in self.sent
 
 
 # Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
@@ -1426,15 +1490,13 @@ async def ask_for_starts(client: discord.Client) -> Starts:
 class Gateway:
     """The way to the gateway of one client. No connection is opened before the entry allows it."""
 
-    def __init__(self, client: discord.Client, entry: "Entry") -> None:
+    def __init__(self, client: discord.Client, entry: "Entry", starts: Starts) -> None:
         self.client = client
         self.entry = entry
         self.pace = entry.pace
-        self.pace.has_session = False
+        self.max_concurrency = starts.max_concurrency
         self.sockets: list[GatewaySocket] = []
-        self.has_shards = isinstance(client, discord.AutoShardedClient)
         self.shards = 1
-        self.max_concurrency = 1
         self.launched = 0  # connections since connect() was called
         # Not public, but every way to the gateway leads through it: a shard's first connection, a
         # RESUME, a new IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs
@@ -1443,21 +1505,19 @@ class Gateway:
         client.http.ws_connect = self.connect  # type: ignore[method-assign]
         self._before_identify = client.before_identify_hook
         client.before_identify_hook = self.before_identify  # type: ignore[method-assign]
-
-    def prepare(self, starts: Starts) -> None:
-        """Heed what Discord says of the bot's size, and hear when a connection is up."""
-        self.max_concurrency = starts.max_concurrency
         prefix = ""
-        if isinstance(self.client, discord.AutoShardedClient):
+        if isinstance(client, discord.AutoShardedClient):
             prefix = "shard_"
-            self.client.shard_connect_timeout = None  # the waits here may be longer
-            self.client.shard_count = self.client.shard_count or starts.shards
-            self.shards = len(self.client.shard_ids or range(self.client.shard_count))
+            client.shard_connect_timeout = None  # the waits here may be longer
+            client.shard_count = client.shard_count or starts.shards
+            shard_ids = client.shard_ids or range(client.shard_count)
+            self.shards = len(shard_ids)
         self.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
         for event in ("connect", "resumed"):
             # Any client has `wait_for`, whose check is called at each such event. The wait itself
             # is never begun.
-            self.client.wait_for(prefix + event, check=self._on_up).close()
+            waiting = client.wait_for(prefix + event, check=self._on_up)
+            waiting.close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
@@ -1484,9 +1544,10 @@ class Gateway:
 
     def _is_launching(self) -> bool:
         """Whether it is a client's first connections: discord.py has no limit for their time."""
-        if isinstance(self.client, discord.AutoShardedClient):
-            return self.launched < self.shards or len(self.client.shards) < self.shards
-        return False
+        if not isinstance(self.client, discord.AutoShardedClient):
+            return False
+        launched = min(self.launched, len(self.client.shards))
+        return launched < self.shards
 
     def _needs_new_session(self) -> bool:
         """Whether `connect()` is to be called again. With several shards, discord.py has to do."""
@@ -1509,10 +1570,11 @@ class Gateway:
     def _count_one(self, ws: GatewaySocket) -> None:
         if ws.is_session_over:
             self.pace.has_session = False
+        is_refused_resume = ws.is_session_over and RESUME in ws.sent
         if ws.close_code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
-            self.entry.give_up(discord.ConnectionClosed(ws, shard_id=None))
-        elif not ws.is_refused_resume:
+            self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
+        elif not is_refused_resume:
             self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
@@ -1522,7 +1584,8 @@ class Gateway:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     ws = await self._connect(url)
             except (OSError, aiohttp.ClientError) as error:
-                self.entry.failed(diagnose(error, self.entry.settings, self.client))
+                failure = diagnose(error, self.entry.settings, self.client)
+                self.entry.failed(failure)
             else:
                 self.entry.reached()
                 return ws  # type: ignore[return-value]  # the class that is set above
@@ -1542,8 +1605,8 @@ class Gateway:
             ws.is_up = True
             ws.stop_timers()
         self.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
-        up = [ws for ws in self.sockets if ws.is_up and not ws.closed]
-        if len(up) == self.shards:
+        up = sum(ws.is_up and not ws.closed for ws in self.sockets)
+        if up == self.shards:
             self.entry.set_ready()
         return False  # the next event is heard too
 
@@ -1556,6 +1619,8 @@ class Gateway:
 
 
 # --- One client's life: log in, connect, end ---------------------------------------------------
+# Whoever made the client, and whatever its code does: it ends as a whole, in the time that it has.
+# It touches nothing of another client, and decides nothing of what comes after it.
 
 
 async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
@@ -1624,13 +1689,13 @@ async def clean_up(client: discord.Client) -> None:
     """
     if isinstance(client, commands.Bot | commands.AutoShardedBot):
         for name in list(client.extensions):
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 await client.unload_extension(name)
         for name in list(client.cogs):
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 await client.remove_cog(name)
     for voice in client.voice_clients:
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             await voice.disconnect(force=True)
 
 
@@ -1640,15 +1705,21 @@ def files_of(client: discord.Client | None, script: Path | None) -> tuple[str, .
     Those are discord.py's, its class's and its extensions', and those in its script's folder. A
     helper module's serve other bots too.
     """
-    names = [DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep]
+    folders = [DISCORD_FOLDER, os.path.dirname(asyncio.__file__)]
     if script:
-        names.append(str(script.parent) + os.sep)
-    own = [sys.modules.get(type(client).__module__), *getattr(client, "extensions", {}).values()]
-    for module in own:
-        file = getattr(module, "__file__", None)
+        folders.append(str(script.parent))
+    names = [folder + os.sep for folder in folders]
+    own_module = sys.modules.get(type(client).__module__)
+    for module in (own_module, *extensions_of(client).values()):
+        file = file_of(module)
         if file:
             names.append(file.removesuffix("__init__.py"))
     return tuple(names)
+
+
+def extensions_of(client: discord.Client | None) -> dict[str, object]:
+    """The modules of its extensions by name, which a plain client has not."""
+    return dict(getattr(client, "extensions", {}))
 
 
 def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
@@ -1658,21 +1729,29 @@ def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
 
 
 async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
-    """Wait for these tasks until then, by the event loop's clock. Returns whether all ended."""
+    """Wait for these tasks until then, and cancel what is late. Returns whether all ended."""
     if not ending:
         return True
-    left = deadline - asyncio.get_running_loop().time()
-    _, late = await asyncio.wait(ending, timeout=max(0, left))
+    left = max(0, deadline - time.monotonic())
+    _, late = await asyncio.wait(ending, timeout=left)
     for task in late:
         task.cancel()
     return not late
 
 
-def is_in(module: object, changed: set[Path]) -> bool:
-    """Whether one of these files is this module's, or a part of the package that it is."""
-    file = Path(getattr(module, "__file__", None) or os.devnull)
-    is_package = file.name == "__init__.py"
-    return any(path == file or (is_package and file.parent in path.parents) for path in changed)
+def error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task has raised, if it has ended."""
+    if not task.done() or task.cancelled():
+        return None
+    return task.exception()
+
+
+def parts_of(module: object, changed: set[Path]) -> set[Path]:
+    """Which of these files are this module's, or of the package that it is."""
+    file = Path(file_of(module))
+    if file.name != "__init__.py":
+        return changed & {file}
+    return {path for path in changed if file.parent in path.parents}
 
 
 class Life:
@@ -1685,10 +1764,14 @@ class Life:
         self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
-        self._connecting = False
         self._start: Start | None = None
         self._gateway: Gateway | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
+
+    @property
+    def settings(self) -> BotSettings:
+        """The entry's: a bot may get another name or number while its client lives."""
+        return self.entry.settings
 
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
@@ -1701,32 +1784,31 @@ class Life:
 
     def _why(self) -> BaseException | None:
         """The error that ends it, if there is one."""
-        if self.error:
-            return self.error
-        for task in (self._attempt, self._start.main if self._start else None):
-            if task and task.done() and not task.cancelled() and task.exception():
-                return task.exception()
-        return None
+        error = self.error or error_of(self._attempt)
+        if self._start and not error:
+            error = error_of(self._start.main)
+        return error
 
     async def _log_in_and_connect(self) -> None:
         await self.entry.pause()
-        self._start = Start(self.entry.settings)
+        self._start = Start(self.settings)
         try:
             client = await self._start.client()
-            self._take(client)
+            self.client = client
+            self._close_client = client.close
+            client.close = self.close  # type: ignore[method-assign]
             self._start.main.add_done_callback(lambda _: self.leaving.set())
-            await log_in(client, self.entry.settings.token, self.entry.network.pool)
+            await log_in(client, self.settings.token, self.entry.network.pool)
         finally:
             self.entry.restore()
         self.is_up = True
-        files.follow(self.entry.settings.code_files())
+        files.follow(self.settings.code_files())
         self.entry.reached()
-        gateway = Gateway(client, self.entry)
-        self._gateway = gateway
-        gateway.prepare(await self._wait_for_starts(client))
-        self._connecting = True
+        self.entry.pace.has_session = False
+        starts = await self._wait_for_starts(client)
+        self._gateway = Gateway(client, self.entry, starts)
         while True:
-            gateway.launched = 0
+            self._gateway.launched = 0
             try:
                 return await client.connect()
             except NewSession:
@@ -1737,18 +1819,13 @@ class Life:
                 if error.name != "sequence":
                     raise
 
-    def _take(self, client: discord.Client) -> None:
-        self.client = client
-        self._close_client = client.close
-        client.close = self.close  # type: ignore[method-assign]
-
     async def _wait_for_starts(self, client: discord.Client) -> Starts:
         """Heed what Discord has counted, also of other processes: restarts add up."""
         while True:
             try:
                 starts = await ask_for_starts(client)
             except Exception as error:
-                failure = diagnose(error, self.entry.settings, client)
+                failure = diagnose(error, self.settings, client)
                 if failure.kind is Kind.FINAL:
                     raise
             else:
@@ -1762,23 +1839,22 @@ class Life:
 
     async def _end(self, error: BaseException | None) -> None:
         """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
-        began = asyncio.get_running_loop().time()
-        own_files = files_of(self.client, self.entry.settings.script)
+        began = time.monotonic()
+        own_files = files_of(self.client, self.settings.script)
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
-                log.warning(
-                    "The bot's clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL
-                )
+                text = "The bot's clean-up took more than %s s. It was cut off."
+                log.warning(text, CLEANUP_UNTIL)
         if self._gateway:
             await self._gateway.leave()
         keep = {self._attempt, *self._closers}
         if self._start:
             keep.add(self._start.main)
-            is_asked = self.entry.wanted is not self.entry.settings
+            is_asked = self.entry.wanted is not self.settings
             await self._start.end(error, is_asked=is_asked, deadline=began + MAIN_UNTIL)
-        own = {task for task in tasks[self.entry.settings.token] if is_from(task, own_files)}
-        own -= keep
+        others = tasks[self.settings.token] - keep
+        own = {task for task in others if is_from(task, own_files)}
         for task in own:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
@@ -1788,32 +1864,28 @@ class Life:
         self.left.set()
 
     async def _close(self, deadline: float) -> None:
-        ending = {self._attempt}
-        if self.client:
-            closing = asyncio.create_task(self._close_client())
-            ending.add(closing)
-        await wait_for_end(ending, deadline)
-        if self.client:
-            if closing.done() and not closing.cancelled() and closing.exception():
-                log.error("Some clean-up failed.", exc_info=closing.exception())
-            await self.client.http.close()  # where the client's own close was cut off
-
-    def has_extension_in(self, changed: set[Path]) -> bool:
-        extensions = getattr(self.client, "extensions", {}).values()
-        return any(is_in(module, changed) for module in extensions)
+        if self.client is None:
+            await wait_for_end({self._attempt}, deadline)
+            return
+        closing = asyncio.create_task(self._close_client())
+        await wait_for_end({self._attempt, closing}, deadline)
+        error = error_of(closing)
+        if error:
+            log.error("Some clean-up failed.", exc_info=error)
+        await self.client.http.close()  # where the client's own close was cut off
 
     async def reload(self, changed: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
-        running_token.set(self.entry.settings.token)
+        running_token.set(self.settings.token)
         outcome = ""
-        for name, module in list(getattr(self.client, "extensions", {}).items()):
-            if not is_in(module, changed) or self.leaving.is_set():
+        for name, module in extensions_of(self.client).items():
+            if self.leaving.is_set() or not parts_of(module, changed):
                 continue
             try:
                 await self.client.reload_extension(name)  # type: ignore[union-attr]
                 outcome = outcome or "reloaded"
             except Exception as error:
-                failure = diagnose_setup(error, self.entry.settings)
+                failure = diagnose_setup(error, self.settings)
                 text = f"{failure.text} The old code keeps running."
                 log.error("%s", text, exc_info=failure.cause)
                 outcome = "did not load in"
@@ -1821,10 +1893,13 @@ class Life:
         return outcome
 
     async def close(self) -> None:
-        """In the place of `client.close()`: ask for the end, and wait for it, if it has not begun."""
+        """In the place of `client.close()`: ask for the end, and wait for it.
+
+        Where the end has begun already, it does neither.
+        """
         task = asyncio.current_task()
-        is_discord_py = task is self._attempt and self._connecting  # what connect() raises says why
-        if self.leaving.is_set() or is_discord_py:
+        is_discord_py = task is self._attempt and self._gateway
+        if self.leaving.is_set() or is_discord_py:  # what connect() raises then says why
             return
         self.leaving.set()
         if task is not self._attempt:
@@ -1833,6 +1908,8 @@ class Life:
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
+# It lives one client after another, says how the bot is, and waits as its pace and the network
+# tell it to. It knows of no other bot.
 
 
 class Entry:
@@ -1852,7 +1929,7 @@ class Entry:
         self.since = time.time()
         self.failure = Failure()  # the last one
         # When it was ready again. The first time is a 0, and only so many are kept.
-        self.reconnects: collections.deque[float] = collections.deque(maxlen=1000)
+        self.reconnects: deque[float] = deque(maxlen=1000)
         self.life: Life | None = None
         self.pace = pace
         self.network = network
@@ -1879,7 +1956,7 @@ class Entry:
                 self.life = Life(self)
                 running_life.set(weakref.ref(self.life))
                 error = await self.life.run()
-                goes_on = self._goes_on_after(error, self.life.client)
+                goes_on = self._goes_on_after(error)
             self._say_why_it_ended()
         except Exception:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
@@ -1889,13 +1966,13 @@ class Entry:
             self.event.set()
             self.set_state("stopped")
 
-    def _goes_on_after(self, error: BaseException | None, client: discord.Client | None) -> bool:
+    def _goes_on_after(self, error: BaseException | None) -> bool:
         if self.wanted is not self.settings:
             return True
         self.failure = Failure()
         if error is None:
             return False
-        self.failed(diagnose(error, self.settings, client))
+        self.failed(diagnose(error, self.settings, self.client))
         return self.failure.kind is not Kind.FINAL
 
     def _say_why_it_ended(self) -> None:
@@ -1908,19 +1985,23 @@ class Entry:
             log.info("stopped: it closed itself")
 
     @property
+    def client(self) -> discord.Client | None:
+        return self.life.client if self.life else None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the bot's code is loaded."""
+        return self.life is not None and self.life.is_up
+
+    @property
     def is_leaving(self) -> bool:
         return self.life is not None and self.life.leaving.is_set()
 
-    def leave(self) -> None:
-        """End its client."""
+    def leave(self, error: BaseException | None = None) -> None:
+        """End its client, because of an error if there is one."""
         if self.life:
+            self.life.error = error or self.life.error
             self.life.leaving.set()
-
-    def give_up(self, error: BaseException) -> None:
-        """End its client, because of this."""
-        if self.life:
-            self.life.error = error
-        self.leave()
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
@@ -1936,7 +2017,7 @@ class Entry:
         elif failure.kind is Kind.TOLD:
             self.pace.told(now, failure.wait)
         else:
-            self.network.blocked_until = max(self.network.blocked_until, now + failure.wait)
+            self.network.block(now + failure.wait)
         delay = in_words(self._delay())
         # An outage is told once: its first failures, and that all are back.
         is_told = failure.kind is Kind.NETWORK and self.pace.unreached > 1
@@ -1974,7 +2055,7 @@ class Entry:
                 self.pace.network_until = 0
 
     def set_ready(self) -> None:
-        client = self.life.client if self.life else None
+        client = self.client
         if client and client.user:
             user = client.user
             servers = counted(len(client.guilds), "server")
@@ -1989,23 +2070,27 @@ class Entry:
 
     def report(self) -> Report:
         """How this bot is, as /status.json has it."""
-        client = self.life.client if self.life else None
-        latency = client.latency if client else math.inf
+        latency = None
+        servers = None
+        if self.client:
+            servers = len(self.client.guilds)
+            if self.client.latency < 60:  # before the first heartbeat it is inf or nan
+                latency = round(self.client.latency * 1000)
         yesterday = time.time() - 86_400
         return {
             "name": self.settings.name,
             "state": self.state,
             "since": self.since,
-            # Before the first heartbeat discord.py says inf or nan.
-            "latency_ms": round(latency * 1000) if latency < 60 else None,
-            "servers": len(client.guilds) if client else None,
+            "latency_ms": latency,
+            "servers": servers,
             "reconnects_24h": sum(at > yesterday for at in self.reconnects),
             "failure": self.failure.text,
         }
 
 
 def counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    plural = "" if number == 1 else "s"
+    return f"{number} {thing}{plural}"
 
 
 def in_words(seconds: float) -> str:
@@ -2018,11 +2103,14 @@ def in_words(seconds: float) -> str:
 
 
 # --- All the entries ---------------------------------------------------------------------------
+# It makes the running bots what the settings and their code say, now and after each change, until
+# all have ended. What a bot does by itself is none of its business.
 
 
 def restore_folder() -> None:
-    if Path.cwd() != FOLDERS[0]:
-        os.chdir(FOLDERS[0])
+    """Go back to the current folder, where code of a bot has left it."""
+    if Path.cwd() != START_FOLDER:
+        os.chdir(START_FOLDER)
         hint = "Use Path(__file__).with_name(...) for a file beside it."
         log.warning("This code changes the current folder, which is for all bots. %s", hint)
 
@@ -2030,17 +2118,37 @@ def restore_folder() -> None:
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
 
 
+def can_run(bot: BotSettings, *, is_up: bool) -> bool:
+    """Whether a bot that runs may leave for its saved script. If not, the log says why."""
+    try:
+        if bot.script and is_up:
+            check_script(bot.script)
+    except Exception as error:
+        failure = diagnose_setup(error, bot)
+        log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
+        return False
+    return True
+
+
+def memory_in_use() -> int | None:
+    """The program's memory in bytes, where the system says it: only Linux has this file."""
+    with suppress(OSError):
+        _, pages, *_ = Path("/proc/self/statm").read_text().split()
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
 class Runner:
     """The running bots, and where their settings come from: env file, environment and `--only`."""
 
-    def __init__(self, env_file: Path | None, only: str | None) -> None:
+    def __init__(self, env_file: Path, only: str | None) -> None:
         self.env_file = env_file
         self.belongings: list[Callable[[], None]] = []  # each puts something back
         self._only = only
         self._environment = dict(os.environ)
         self._exported: set[str] = set()  # the env file's variables that are in os.environ
         self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot has two sessions
-        self._paces: dict[str, Pace] = collections.defaultdict(Pace)  # also of bots that have ended
+        self._paces: dict[str, Pace] = defaultdict(Pace)  # also of bots that have ended
         self._has_env_file = False  # once it was there, it must not be missing
         self._changed_variables: list[str] = []
         self._stopping = False
@@ -2048,56 +2156,54 @@ class Runner:
         self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
 
     def read(self) -> list[BotSettings]:
-        env_file = None
-        if self.env_file:
-            files.note(self.env_file)
-            self._has_env_file = self._has_env_file or self.env_file.exists()
-            env_file = self.env_file if self._has_env_file else None
+        """The settings of the bots that are to run. Raises `SettingsError`."""
+        files.note(self.env_file)
+        self._has_env_file |= self.env_file.exists()
+        env_file = self.env_file if self._has_env_file else None
         reading = read_settings(env_file, self._environment)
-        warnings = reading.warnings
         bots = reading.bots
         if self._only is not None:
-            bots = self._choose(bots, self._only.split(","), warnings)
-        self._export(reading.for_code, warnings)
+            bots = self._choose(reading, self._only.split(","))
+        self._export(reading)
         for bot in bots:
             names[bot.token] = bot.name
             if not TOKEN_FORM.fullmatch(bot.token):
                 odd_tokens.add(bot.token)
-        for warning in warnings[:WARNINGS_SHOWN]:
+        for warning in reading.warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
 
-    def _choose(
-        self, bots: list[BotSettings], parts: list[str], warnings: list[str]
-    ) -> list[BotSettings]:
+    def _choose(self, reading: Reading, parts: list[str]) -> list[BotSettings]:
         """The bots that `--only` means. Raises `SettingsError`."""
+        there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
         chosen = set()
         missing = []
-        for part in parts:
-            meant = [bot.number for bot in bots if bot.is_meant_by(part.strip())]
+        for part in map(str.strip, parts):
+            meant = [bot.number for bot in reading.bots if bot.is_meant_by(part)]
             chosen.update(meant)
             if not meant:
-                there = ", ".join(f"{bot.number} ({bot.name})" for bot in bots)
-                missing.append(f"--only: There is no bot {part.strip()}. These are there: {there}.")
+                missing.append(f"--only: There is no bot {part}. These are there: {there}.")
         if missing and not (self._entries and chosen):  # later it may be removed from the file
-            raise SettingsError(*warnings, *missing)
-        warnings += missing
-        return [bot for bot in bots if bot.number in chosen]
+            raise SettingsError(*reading.warnings, *missing)
+        reading.warnings += missing
+        return [bot for bot in reading.bots if bot.number in chosen]
 
-    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
+    def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
         before = {name: os.environ.pop(name, "") for name in self._exported}
         self._exported.clear()
-        for variable in variables:
+        for variable in reading.for_code:
             if variable.name in os.environ:
                 continue
             try:
                 os.environ[variable.name] = variable.text
                 self._exported.add(variable.name)
             except (OSError, ValueError) as error:
-                warnings.append(f"{variable}: Your bots do not get this variable: {error}.")
+                problem = f"Your bots do not get this variable: {error}."
+                reading.warnings.append(f"{variable}: {problem}")
         now = {name: os.environ[name] for name in self._exported}
-        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
+        differences = before.items() ^ now.items()
+        self._changed_variables = sorted({name for name, _ in differences})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -2122,27 +2228,25 @@ class Runner:
             files.note(path)
         importlib.invalidate_caches()
         code = {path for path in changed if path.suffix == ".py"}
+        sources = [path.name for path in sorted(code)]
+        changes: Changes = defaultdict(list, added=[], removed=[], restarted=[])
         try:
-            changes: Changes = {"added": [], "removed": [], "restarted": []}
-            changes = collections.defaultdict(list, changes)
             if is_asked or code != changed.keys():
+                sources.insert(0, shown(self.env_file))
                 self._follow_settings(changes)
             self._restart_for(code, changes)
         except SettingsError as error:
-            problems = "\n".join(error.args)
-            log.error(
-                "The bots keep running as they are. The settings are not valid:\n%s", problems
-            )
+            text = "The bots keep running as they are. The settings are not valid:\n%s"
+            log.error(text, "\n".join(error.args))
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
         else:
-            names = [path.name for path in sorted(code)]
-            if is_asked or code != changed.keys():
-                names.insert(0, shown(self.env_file) if self.env_file else "the environment")
             # In a context of its own, as it is for no bot.
-            self._reloading = asyncio.create_task(self._reload(code, ", ".join(names), changes))
+            reloading = self._reload(code, ", ".join(sources), changes)
+            self._reloading = asyncio.create_task(reloading)
 
     def _follow_settings(self, changes: Changes) -> None:
+        """Read the settings again. Raises `SettingsError`, with the bots as they were."""
         settings = self.read()
         for entry in self._entries.values():
             if entry.wanted and entry.pace.unreached:
@@ -2154,60 +2258,67 @@ class Runner:
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
-        lives = [entry.life for entry in self._entries.values() if entry.life]
-        restarts = []
+        extensions = self._extensions_among(code)
+        restarts: dict[str, BotSettings] = {}
         folders = set()
-        extensions = {path for path in code for life in lives if life.has_extension_in({path})}
-        for bot_id, entry in list(self._entries.items()):
-            wanted = entry.wanted
-            is_up = entry.life is not None and entry.life.is_up
-            if not wanted or (is_up and not wanted.script):
-                continue
-            own = code.intersection(wanted.code_files())
-            if is_up:
+        for bot_id, entry in self._entries.items():
+            own = code.intersection(self._code_to_start_again(entry))
+            if entry.is_up:
                 own -= extensions
-            if own and self._can_run(wanted, is_up):
-                restarts.append((bot_id, wanted))
+            wanted = entry.wanted
+            if wanted and own and can_run(wanted, is_up=entry.is_up):
+                restarts[bot_id] = wanted
                 if wanted.script and own != {wanted.script}:
                     folders.add(wanted.script.parent)
         for folder in folders:
             modules.forget(folder)
-        for bot_id, wanted in restarts:
+        for bot_id, wanted in restarts.items():
             self._apply_to_one(bot_id, dataclasses.replace(wanted), again=True)
             self._unsettle()
             changes["restarted"].append(wanted.name)
 
-    def _can_run(self, wanted: BotSettings, is_up: bool) -> bool:
-        try:
-            if wanted.script and is_up:
-                check_script(wanted.script)
-        except Exception as error:
-            failure = diagnose_setup(error, wanted)
-            log.error("[%s] %s The old code keeps running.", wanted.name, failure.text)
-            return False
-        return True
+    def _extensions_among(self, code: set[Path]) -> set[Path]:
+        """Those that some bot can load again, without leaving Discord."""
+        found: set[Path] = set()
+        for entry in self._entries.values():
+            for module in extensions_of(entry.client).values():
+                found |= parts_of(module, code)
+        return found
+
+    def _code_to_start_again(self, entry: Entry) -> list[Path]:
+        """The files after whose change a bot has to start again."""
+        if entry.wanted is None or (entry.is_up and not entry.wanted.script):
+            return []
+        return entry.wanted.code_files()
 
     async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
-        lives = [entry.life for entry in self._entries.values() if code and entry.life]
-        reloads = {asyncio.create_task(life.reload(code)): life for life in lives}
+        reloads = {}
+        for entry in self._entries.values():
+            if code and entry.life:
+                task = asyncio.create_task(entry.life.reload(code))
+                reloads[task] = entry
         if reloads:
             await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
-        for task, life in reloads.items():
+        for task, entry in reloads.items():
             outcome = task.result() if task.done() else "still loading in"
-            changes[outcome].append(life.entry.settings.name)
+            changes[outcome].append(entry.settings.name)
         changes.pop("", None)
-        parts = [f"{change} {', '.join(names)}" for change, names in changes.items() if names]
+        parts = []
+        for change, changed in changes.items():
+            if changed:
+                parts.append(f"{change} {', '.join(changed)}")
         log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
 
     def _apply(self, settings: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
         wanted = {bot_id_of(bot.token): bot for bot in settings}
         for bot_id in {**self._entries, **wanted}:
+            entry = self._entries.get(bot_id)
+            before = entry.settings.name if entry else ""
             bot = wanted.get(bot_id)
-            before = self._entries[bot_id].settings.name if bot_id in self._entries else ""
-            change = self._apply_to_one(bot_id, bot)
             name = bot.name if bot else before
+            change = self._apply_to_one(bot_id, bot)
             if change:
                 changes[change].append(name)
                 self._unsettle()
@@ -2224,25 +2335,27 @@ class Runner:
         """Make one bot equal to its settings. Returns what that changes, in a word."""
         entry = self._entries.get(bot_id)
         before = entry.wanted if entry else None
-        has_ended = entry is None or entry.event.is_set()
-        if entry and not has_ended:
+        if entry and not entry.event.is_set():
             entry.want(bot, again=again)
+            is_same = bot == before
         elif bot:
             self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._restore)
+            is_same = False
         else:
             del self._entries[bot_id]
+            is_same = before is None
+        if is_same:
+            return ""
         if bot is None:
-            return "removed" if before else ""
-        if before is None:
-            return "added"
-        return "restarted" if has_ended or bot != before else ""
+            return "removed"
+        return "restarted" if before else "added"
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
-        states = {entry.state for entry in self._shown()}
-        if "NOTIFY_SOCKET" in os.environ:
-            # It takes no more than 4,096 bytes, and a character has up to four.
-            notify(f"WATCHDOG=1\nSTATUS={summarize(self._shown())[:1000]}")
+        entries = self._shown()
+        states = {entry.state for entry in entries}
+        status = summarize(entries)[:1000]  # systemd takes 4,096 bytes, a character up to four
+        notify(f"WATCHDOG=1\nSTATUS={status}")
         is_overdue = 0 < self._overdue_at < time.monotonic()
         if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
             self.show()
@@ -2259,21 +2372,19 @@ class Runner:
 
     def _shown(self) -> list[Entry]:
         """Those that are to run, or all while they stop."""
-        return [entry for entry in self._entries.values() if entry.wanted or self._stopping]
+        entries = self._entries.values()
+        return [entry for entry in entries if entry.wanted or self._stopping]
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
-        memory = None
-        with contextlib.suppress(OSError):  # only Linux has this file
-            pages = Path("/proc/self/statm").read_text().split()[1]
-            memory = int(pages) * os.sysconf("SC_PAGE_SIZE")
+        entries = self._shown()
         return {
-            "summary": summarize(self._shown()),
-            "bots": [entry.report() for entry in self._shown()],
+            "summary": summarize(entries),
+            "bots": [entry.report() for entry in entries],
             "time": time.time(),
             "started": STARTED,
             "cpu_seconds": time.process_time(),
-            "memory_bytes": memory,
+            "memory_bytes": memory_in_use(),
             "versions": VERSIONS,
         }
 
@@ -2290,8 +2401,8 @@ class Runner:
         place = place_of(error)
         for entry in self._entries.values():
             if entry.settings.token == token:
-                name = entry.settings.name
-                log.error("[%s] Its code calls exit()%s. This bot is closed.", name, place)
+                text = "[%s] Its code calls exit()%s. This bot is closed."
+                log.error(text, entry.settings.name, place)
                 entry.leave()
                 return
         log.error("Some code of a bot calls exit()%s. The bots go on.", place)
@@ -2302,38 +2413,43 @@ class Runner:
             restore()
         restore_folder()
 
+    def _exit_code(self) -> int:
+        for entry in self._entries.values():
+            if entry.wanted and entry.failure.kind is Kind.FINAL:
+                return EXIT_NEEDS_PERSON
+        return EXIT_OK
+
     async def run(
         self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         self._network = Network()
-        how = f"save {shown(self.env_file)}" if watch and self.env_file else "send SIGHUP"
+        how = f"save {shown(self.env_file)}" if watch else "send SIGHUP"
         again = f"Mend it, and {how} (or start run_bots.py again): then the bot starts again."
         self._network.how_to_start_again = again
         if status:
             await serve_status(status, self.report)
         signals.take(self)
-        self._apply(settings, collections.defaultdict(list))
+        self._apply(settings, defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
         while not all(entry.event.is_set() for entry in entries):
             await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
         await asyncio.gather(*(entry.task for entry in entries))  # raises our own bugs
-        code = EXIT_OK
-        for entry in entries:
-            if entry.wanted and entry.failure.kind is Kind.FINAL:
-                code = EXIT_NEEDS_PERSON
+        code = self._exit_code()
         signals.start_deadline(code)
         await self._network.pool.close_for_all()
         return code
 
 
 # --- What belongs to all bots, and what one bot's code does to it -------------------------------
+# The event loop, its tasks, threads and signals, the environment: each bot's code has its own part
+# of them, and takes nothing from the others.
+
+
 # A reference that keeps nothing alive: timers of the shared pool have a bot's context for long.
-running_life: contextvars.ContextVar["weakref.ref[Life] | None"] = contextvars.ContextVar(
-    "running_life", default=None
-)
+running_life: ContextVar["weakref.ref[Life] | None"] = ContextVar("running_life", default=None)
 
 
 class Task(asyncio.Task[Any]):
@@ -2398,9 +2514,11 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 def token_of(error: BaseException) -> str:
     """The token of the bot whose code has raised this into the event loop."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is asyncio.Handle._run.__code__:  # not public, and nothing else knows it
-            context = frame.f_locals["self"]._context
-            return str(context.get(running_token, ""))
+        # Neither the method nor `_context` is public, and nothing else knows whose call it was.
+        # The second can go with Python 3.11: later handles have a `get_context()`.
+        if frame.f_code is asyncio.Handle._run.__code__:
+            context: contextvars.Context = frame.f_locals["self"]._context
+            return context.get(running_token, "")
     return ""
 
 
@@ -2409,7 +2527,11 @@ def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     token = running_token.get()
     if not token:
         return asyncio.tasks.all_tasks(loop)
-    return {task for task in tasks[token] if not task.done() and not is_from(task, NOT_THE_USERS)}
+    own = set()
+    for task in tasks[token]:
+        if not task.done() and not is_from(task, NOT_THE_USERS):
+            own.add(task)
+    return own
 
 
 def start_in_context(thread: threading.Thread) -> None:
@@ -2444,12 +2566,17 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 
 
 def protect_what_is_shared() -> None:
+    """Put what stands above in the place of what Python has."""
     asyncio.all_tasks = own_tasks
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
 
 
 # --- A look at all bots, without the gateway: --check and --sync-commands ----------------------
+# Each bot's code is loaded and logged in, as at a start, and ends at once. No bot connects, and
+# --check changes nothing at Discord.
+
+
 PROBLEM = "PROBLEM: "
 COLUMNS = "{:>4} {:<32.32} {:<20} {:>7} {:>9}"  # 80 columns at most
 
@@ -2459,14 +2586,15 @@ class Look:
 
     def __init__(self, *, sync: bool) -> None:
         self._ask = upload_commands if sync else describe
-        self._pool = Pool()
+        self._heads = ("slash commands", "", "") if sync else ("id", "servers", "connects")
         self._places = asyncio.Semaphore(VISITS_AT_ONCE)
         self._told: set[str] = set()  # what is the same for many bots is told once
-        log.info("Each bot's setup runs, as at a start. No bot connects.")
-        heads = ("no.", "name", "slash commands") if sync else ("no.", "name", "id")
-        print(COLUMNS.format(*heads, "" if sync else "servers", "" if sync else "connects"))
 
     async def run(self, bots: list[BotSettings]) -> int:
+        """Look at these, and print what is there. Returns the exit code."""
+        self._pool = Pool()
+        log.info("Each bot's setup runs, as at a start. No bot connects.")
+        print(COLUMNS.format("no.", "name", *self._heads))
         visits = [asyncio.create_task(self._visit(settings)) for settings in bots]
         outcomes = await asyncio.gather(*visits)
         print(f"{sum(outcomes)} of {counted(len(bots), 'bot')} are all right")
@@ -2482,9 +2610,8 @@ class Look:
         if asking.done() and not asking.cancelled():
             answer = asking.result()
         else:
-            answer = (
-                f"{PROBLEM}{settings.code_source}: The bot's setup was cancelled, or does not end."
-            )
+            text = "The bot's setup was cancelled, or does not end."
+            answer = f"{PROBLEM}{settings.code_source}: {text}"
         if answer in self._told:
             answer = f"{PROBLEM}the same"
         if answer.startswith(PROBLEM):
@@ -2497,7 +2624,7 @@ class Look:
         client = None
         try:
             client = await start.client()
-            problem = None
+            problem = None  # looked at behind `except`: what comes then is not because of it
             try:
                 await log_in(client, settings.token, self._pool)
             except (SetupFailed, OSError, aiohttp.ClientError) as error:
@@ -2513,12 +2640,8 @@ class Look:
         finally:
             if client:
                 await client.close()
-            deadline = asyncio.get_running_loop().time() + CLEANUP_UNTIL
+            deadline = time.monotonic() + CLEANUP_UNTIL
             await start.end(None, is_asked=True, deadline=deadline)
-
-
-async def look(bots: list[BotSettings], *, sync: bool) -> int:
-    return await Look(sync=sync).run(bots)
 
 
 async def look_beside(problem: Exception, client: discord.Client) -> None:
@@ -2538,10 +2661,7 @@ async def upload_commands(client: discord.Client) -> str:
     tree = client._connection._command_tree  # not public: a plain client has no other way to it
     if tree is None:
         return "none"
-    guilds = set(tree._guild_commands)
-    guilds |= {
-        guild for _, guild, _ in tree._context_menus if guild
-    }  # not public, and no other way
+    guilds = servers_of(tree)
     uploaded = []
     try:
         if tree.get_commands() or not guilds:
@@ -2553,6 +2673,18 @@ async def upload_commands(client: discord.Client) -> str:
     except discord.DiscordException as error:
         raise SetupFailed from error
     return " ".join(uploaded) or "none"
+
+
+def servers_of(tree: discord.app_commands.CommandTree[Any]) -> set[int]:
+    """The ids of the servers that have commands of their own.
+
+    Not public: a tree says a server's commands only to whoever knows the server already.
+    """
+    guilds = set(tree._guild_commands)
+    for _, guild, _ in tree._context_menus:
+        if guild:
+            guilds.add(guild)
+    return guilds
 
 
 async def describe(client: discord.Client) -> str:
@@ -2572,15 +2704,20 @@ async def describe(client: discord.Client) -> str:
 
 
 # --- How the bots are: a line for the log and systemd, and a page -------------------------------
+# It only reads. What it says has no token, and the page loads nothing from elsewhere.
+
+
 def summarize(entries: list[Entry]) -> str:
     """How many of the bots are ready, and which are not, in one line."""
     others = []
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason = entry.failure.text.partition(". ")[0].rstrip(".")
-            line = "{0.settings.name} ({0.state} since {1}{2}{3})"
-            others.append(line.format(entry, since, reason and ": ", reason))
+            reason, _, _ = entry.failure.text.partition(". ")
+            state = f"{entry.state} since {since}"
+            if reason:
+                state += f": {reason.rstrip('.')}"
+            others.append(f"{entry.settings.name} ({state})")
     ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
 
@@ -2592,17 +2729,17 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     async def answer(request: web.Request) -> web.Response:
         if request.path == "/healthz":
             return web.Response(text="The event loop answers")
-        now = report()
-        answers = {
-            "/": (200, "text/html", STATUS_PAGE),
-            "/status.json": (200, "application/json", json.dumps(now)),
-            "/readyz": (
-                503 if "Not ready" in now["summary"] else 200,
-                "text/plain",
-                now["summary"],
-            ),
-        }
-        status, kind, text = answers[request.path]
+        status = 200
+        kind = "text/html"
+        text = STATUS_PAGE
+        if request.path == "/status.json":
+            kind = "application/json"
+            text = json.dumps(report())
+        elif request.path == "/readyz":
+            kind = "text/plain"
+            text = report()["summary"]
+            if "Not ready" in text:
+                status = 503
         return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
 
     app = web.Application()
@@ -2901,6 +3038,8 @@ run();
 
 
 # --- Signals, and the end of the program -------------------------------------------------------
+# Whatever the bots' code does, a person or a service manager can end the program. It stops no bot
+# itself: it tells the runner.
 
 
 class Signals:
@@ -2936,7 +3075,7 @@ class Signals:
     def start_deadline(self, code: int) -> None:
         """All bots have ended: whatever else is still busy has a limit from now on."""
         self._code = code
-        with contextlib.suppress(RuntimeError):  # it has been started already
+        with suppress(RuntimeError):  # it has been started already
             self._deadline.start()
 
     def _end_late(self) -> None:
@@ -2972,7 +3111,7 @@ class Signals:
     def _call(self, action: Callable[..., None], *arguments: str) -> None:
         # In a context of its own: the code of any bot may be running, and this is for none.
         context = contextvars.Context()
-        with contextlib.suppress(RuntimeError):  # the event loop is closed already
+        with suppress(RuntimeError):  # the event loop is closed already
             self._loop.call_soon_threadsafe(action, *arguments, context=context)
 
 
@@ -2980,7 +3119,7 @@ def end_now(code: int, words: str = "") -> NoReturn:
     """End the process whatever it does, but write out these words and what was printed."""
 
     def say() -> None:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.write(2, words.encode())
         flush_output()
 
@@ -3022,14 +3161,13 @@ def notify(state: str) -> None:
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with contextlib.suppress(OSError):
-            systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            with systemd:
-                systemd.setblocking(False)
-                systemd.sendto(state.encode(), re.sub("^@", "\0", address))
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.setblocking(False)
+            systemd.sendto(state.encode(), re.sub("^@", "\0", address))
 
 
 # --- What a bot costs --------------------------------------------------------------------------
+# Memory and time that Python takes and no bot needs. Without all of it, the bots do the same.
 
 
 def save_memory() -> None:
@@ -3078,14 +3216,14 @@ class Output(io.BufferedIOBase):
 
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
-        with contextlib.suppress(queue.Full):  # nobody has read for long
+        with suppress(queue.Full):  # nobody has read for long
             self._waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
         return len(data)
 
     def _write_all(self) -> None:
         while True:
             data = self._waiting.get()
-            with contextlib.suppress(OSError, ValueError):
+            with suppress(OSError, ValueError):
                 while data:
                     data = data[self._target.write(data) :]
             self._waiting.task_done()
@@ -3113,7 +3251,7 @@ def protect_output() -> None:
 
 def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
+        with suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
             stream.flush()
     for output in outputs:
         output.drain()
@@ -3151,7 +3289,7 @@ class LogFormatter(logging.Formatter):
 
 
 def is_under_journald() -> bool:
-    with contextlib.suppress(OSError):  # stderr may be closed
+    with suppress(OSError):  # stderr may be closed
         status = os.fstat(2)
         return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
     return False
@@ -3231,23 +3369,27 @@ show_other_warning = warnings.showwarning
 
 
 # --- The command line --------------------------------------------------------------------------
+# What is asked for, and the exit code. Only here the program begins, and only here it ends as
+# asked.
+
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    rows = [f"  {PREFIX}{key:<16}{words}" for key, (_, _, words) in SETTINGS.items()]
-    head = "variables of the env file and of the process environment, which wins:"
+    lines = ["variables of the env file and of the process environment, which wins:"]
+    for key, (_, _, words) in SETTINGS.items():
+        lines.append(f"  {PREFIX}{key:<16}{words}")
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="\n".join([head, *rows]),
+        epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
     option("--env-file", metavar="PATH", type=Path, help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    option(
-        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
-    )
+    words = "run each bot's setup, say if all is well, and exit"
+    option("--check", action="store_true", help=words)
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
     option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
@@ -3270,8 +3412,7 @@ def find_env_file(named: Path | None) -> Path:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     log_output = Log(arguments.log_level)
-    # Where extensions are found:
-    sys.path[:0] = map(str, FOLDERS)
+    sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
         find_proxy()
         env_file = find_env_file(arguments.env_file)
@@ -3284,7 +3425,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_look:
             for number in filter(None, STOP_SIGNALS):
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
-            work = look(bots, sync=not arguments.check)
+            work = Look(sync=not arguments.check).run(bots)
         else:
             signals = Signals()
             runner.belongings = [log_output.restore, signals.hold]
