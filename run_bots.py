@@ -769,6 +769,9 @@ class Start:
 
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: the entry takes the client. Waits for its end."""
+        if self.main.done() or self._over.done():  # it is to end, or has failed
+            await self._over
+            return
         if self._client.done():
             error = ScriptError("It starts two bots. Make a script of each")
             self._end_with(error)
@@ -780,10 +783,10 @@ class Start:
 
     async def end(self, error: BaseException | None, *, is_asked: bool, deadline: float) -> None:
         """Its client has ended: let what follows in it end too, until then."""
-        if not self._client.done():
-            self.main.cancel()
-        if is_asked:
-            self._over.cancel()  # as Ctrl-C does to `asyncio.run`
+        if is_asked or not self._client.done():
+            self.main.cancel()  # as Ctrl-C does to `asyncio.run`
+        if is_asked or self.main.done():
+            self._over.cancel()
         else:
             self._end_with(error)
         await wait_for_end({self.main}, deadline)
@@ -832,7 +835,8 @@ def modules_beside(script: Path) -> dict[str, Path]:
     """What a script can import from its own folder, by name."""
     own = {}
     for path in script.parent.iterdir():
-        is_package = path.is_dir() and any(path.glob("*.py"))
+        is_package = any(path.glob("*.py")) or any(path.glob("*/*.py"))
+        is_package &= not (path / "pyvenv.cfg").exists()
         if path != script and (path.suffix == ".py" or is_package):
             own[path.stem] = path
     return own
@@ -878,9 +882,8 @@ class Modules:
         found = {}
         for name, module in list(sys.modules.items()):
             file = file_of(module)
-            if not file.startswith(prefix) or "site-packages" in file or file == __file__:
-                continue
-            if name not in extensions:
+            is_own = file.startswith(prefix) and file.endswith(".py") and is_users(file)
+            if is_own and name not in extensions:
                 found[name] = Path(file)
         return found
 
@@ -903,14 +906,14 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
         if start is None or is_elsewhere or not start.is_reading:
             return run(*arguments, **options)
         work = arguments[-1]
-        if start.work is None and run.__name__ != "run_until_complete":
+        if start.work is None and run.__name__ == "run":
             start.work = work
             raise HandedOver
         if asyncio.iscoroutine(work):
             work.close()
         if start.work:  # it goes on in spite of HandedOver, to its own clean-up
             raise HandedOver
-        raise ScriptError("It uses run_until_complete. Write asyncio.run(main()) in its place")
+        raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
 
@@ -969,6 +972,7 @@ def take_over() -> None:
     asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
     loop_class: Any = asyncio.BaseEventLoop
     loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
+    loop_class.run_forever = hand_over(loop_class.run_forever)
     discord.Client.start = start_or_hold  # type: ignore[assignment, method-assign]
     discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
     for name in ("load_extension", "unload_extension", "reload_extension"):
@@ -1220,6 +1224,11 @@ def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
     return isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
 
 
+def is_users(file: str) -> bool:
+    """Whether a file is a user's own, and not of Python or a package."""
+    return not file.startswith(NOT_THE_USERS) and "site-packages" not in file
+
+
 def with_own_frames(error: BaseException) -> BaseException:
     """The exception with a traceback that begins at the first place in the user's own code."""
     frames = error.__traceback__
@@ -1238,7 +1247,7 @@ def place_in(frames: Iterable[traceback.FrameSummary], *, with_function: bool = 
     place = ""
     for frame in frames:
         file = frame.filename
-        if not file.startswith(NOT_THE_USERS) and "site-packages" not in file:
+        if is_users(file):
             function = f", in {frame.name}" if with_function else ""
             name = os.path.basename(file)
             place = f" ({name}, line {frame.lineno}{function})"
@@ -1722,10 +1731,17 @@ def extensions_of(client: discord.Client | None) -> dict[str, object]:
     return dict(getattr(client, "extensions", {}))
 
 
+def file_of_task(task: asyncio.Task[Any]) -> str:
+    """Where the coroutine that the task runs was written."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return getattr(code, "co_filename", "<")
+
+
 def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
     """Whether the task runs a coroutine of one of these files."""
-    code = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and code.co_filename.startswith(files)
+    file = file_of_task(task)
+    # What a package began may serve other bots too, as a DNS lookup of the shared pool does.
+    return file.startswith(files) and "site-packages" not in file.removeprefix(DISCORD_FOLDER)
 
 
 async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
@@ -1761,6 +1777,7 @@ class Life:
         self.client: discord.Client | None = None  # until its code has made one
         self.entry = entry
         self.leaving = asyncio.Event()  # somebody has asked it to end
+        self.is_offline = asyncio.Event()  # nobody sees it any more
         self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
@@ -1778,6 +1795,8 @@ class Life:
         self._attempt = asyncio.create_task(self._log_in_and_connect())
         asked = asyncio.create_task(self.leaving.wait())
         await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if self._attempt.done() and self._attempt.cancelled() and not self.leaving.is_set():
+            self.error = RuntimeError("Some code has cancelled this bot")
         self.leaving.set()
         await self._end(self._why())
         return self._why()
@@ -1848,6 +1867,7 @@ class Life:
                 log.warning(text, CLEANUP_UNTIL)
         if self._gateway:
             await self._gateway.leave()
+        self.is_offline.set()
         keep = {self._attempt, *self._closers}
         if self._start:
             keep.add(self._start.main)
@@ -1876,6 +1896,7 @@ class Life:
 
     async def reload(self, changed: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
+        running_life.set(weakref.ref(self))
         running_token.set(self.settings.token)
         outcome = ""
         for name, module in extensions_of(self.client).items():
@@ -1904,7 +1925,7 @@ class Life:
         self.leaving.set()
         if task is not self._attempt:
             self._closers.add(task)
-            await self.left.wait()
+            await self.is_offline.wait()  # not the end: the script's main may wait for this task
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
@@ -2109,7 +2130,10 @@ def in_words(seconds: float) -> str:
 
 def restore_folder() -> None:
     """Go back to the current folder, where code of a bot has left it."""
-    if Path.cwd() != START_FOLDER:
+    with suppress(OSError):  # it is deleted
+        if Path.cwd() == START_FOLDER:
+            return
+    with suppress(OSError):
         os.chdir(START_FOLDER)
         hint = "Use Path(__file__).with_name(...) for a file beside it."
         log.warning("This code changes the current folder, which is for all bots. %s", hint)
@@ -2151,6 +2175,7 @@ class Runner:
         self._paces: dict[str, Pace] = defaultdict(Pace)  # also of bots that have ended
         self._has_env_file = False  # once it was there, it must not be missing
         self._changed_variables: list[str] = []
+        self._one_reload = asyncio.Lock()
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
         self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
@@ -2228,26 +2253,28 @@ class Runner:
             files.note(path)
         importlib.invalidate_caches()
         code = {path for path in changed if path.suffix == ".py"}
-        sources = [path.name for path in sorted(code)]
+        sources: list[str] = []
         changes: Changes = defaultdict(list, added=[], removed=[], restarted=[])
         try:
             if is_asked or code != changed.keys():
-                sources.insert(0, shown(self.env_file))
-                self._follow_settings(changes)
-            self._restart_for(code, changes)
+                sources += self._follow_settings(changes)
+            sources += [path.name for path in sorted(code)]
+            if sources:
+                self._restart_for(code, changes)
+                # In a context of its own, as it is for no bot.
+                reloading = self._reload(code, ", ".join(sources), changes)
+                self._reloading = asyncio.create_task(reloading)
+        except Exception:
+            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
+
+    def _follow_settings(self, changes: Changes) -> list[str]:
+        """Read the settings again. Returns their source; nothing where they are not valid."""
+        try:
+            settings = self.read()
         except SettingsError as error:
             text = "The bots keep running as they are. The settings are not valid:\n%s"
             log.error(text, "\n".join(error.args))
-        except Exception:
-            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
-        else:
-            # In a context of its own, as it is for no bot.
-            reloading = self._reload(code, ", ".join(sources), changes)
-            self._reloading = asyncio.create_task(reloading)
-
-    def _follow_settings(self, changes: Changes) -> None:
-        """Read the settings again. Raises `SettingsError`, with the bots as they were."""
-        settings = self.read()
+            return []
         for entry in self._entries.values():
             if entry.wanted and entry.pace.unreached:
                 changes["trying again"].append(entry.settings.name)
@@ -2255,6 +2282,7 @@ class Runner:
         self._apply(settings, changes)
         if self._changed_variables:
             changes["changed"] += self._changed_variables
+        return [shown(self.env_file)]
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
@@ -2293,6 +2321,15 @@ class Runner:
 
     async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
+        async with self._one_reload:  # a save may come while the last one is being loaded
+            await self._reload_in_all(code, changes)
+        parts = []
+        for change, changed in changes.items():
+            if changed:
+                parts.append(f"{change} {', '.join(changed)}")
+        log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
+
+    async def _reload_in_all(self, code: set[Path], changes: Changes) -> None:
         reloads = {}
         for entry in self._entries.values():
             if code and entry.life:
@@ -2304,11 +2341,6 @@ class Runner:
             outcome = task.result() if task.done() else "still loading in"
             changes[outcome].append(entry.settings.name)
         changes.pop("", None)
-        parts = []
-        for change, changed in changes.items():
-            if changed:
-                parts.append(f"{change} {', '.join(changed)}")
-        log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
 
     def _apply(self, settings: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
@@ -2488,8 +2520,11 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
-        run = contextvars.copy_context().run  # so that the line has the bot's name
-        return super().run_in_executor(executor, run, function, *arguments)
+        if (
+            executor is None
+        ):  # another one is the bot's own, and has its context; or is of processes
+            function = functools.partial(contextvars.copy_context().run, function)
+        return super().run_in_executor(executor, function, *arguments)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""
@@ -2529,7 +2564,7 @@ def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
         return asyncio.tasks.all_tasks(loop)
     own = set()
     for task in tasks[token]:
-        if not task.done() and not is_from(task, NOT_THE_USERS):
+        if not task.done() and is_users(file_of_task(task)):
             own.add(task)
     return own
 

@@ -198,7 +198,7 @@ async def test_a_port_that_the_running_program_has_is_no_problem_of_the_settings
         assert await program.end() == 0
     assert str(bot.user.id) in rows(program)["one"]
     assert "PROBLEM" not in program.stdout
-    assert "in use" in program.stdout + program.stderr
+    assert "Is it the running program that has it?" in program.stderr
 
 
 async def test_settings_and_code_are_checked_without_a_network_which_is_told_once(

@@ -651,7 +651,7 @@ async def test_a_fifo_in_the_place_of_a_file_keeps_no_bot_from_its_work(
     program.assert_clean()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="needs /dev/stdin")
+@pytest.mark.skipif(os.name != "posix", reason="needs /dev/stdin")
 async def test_the_settings_can_come_through_stdin(program: Program, discord: LocalDiscord) -> None:
     bot = discord.add_bot("one")
     process = await asyncio.create_subprocess_exec(
