@@ -113,7 +113,7 @@ try:
     import discord.http
     from discord.ext import commands
     from dotenv import dotenv_values
-    from dotenv.parser import Binding, parse_stream
+    from dotenv.parser import Binding, parse_stream  # not documented: only these know the lines
 except (ImportError, AttributeError) as error:
     print(explain_import(error), file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
@@ -163,7 +163,7 @@ log = logging.getLogger("run_bots")
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its
 # code has started.
-running_token: ContextVar[str] = ContextVar("running_token", default="")
+running_token = ContextVar("running_token", default="")
 names: dict[str, str] = {}
 odd_tokens: set[str] = set()  # those that do not look like one
 outputs: list["Output"] = []
@@ -238,7 +238,7 @@ def find(name: str) -> Path:
 def shown(path: Path) -> str:
     """A path as people have written it."""
     if path.is_relative_to(START_FOLDER):
-        return str(path.relative_to(START_FOLDER))
+        path = path.relative_to(START_FOLDER)
     return str(path)
 
 
@@ -310,7 +310,7 @@ class BotSettings:
 
 def bot_id_of(token: str) -> str:
     """The first part of a token is its bot's id, in base64. Of something else it is all of it."""
-    encoded, _, _ = token.partition(".")
+    encoded = token.partition(".")[0]
     with suppress(ValueError):
         return str(int(base64.b64decode(encoded + "==")))
     return token
@@ -380,7 +380,7 @@ def parse_extensions(text: str) -> tuple[str, ...]:
         if not name:
             continue
         package = name.removesuffix(".*")
-        top, _, _ = package.partition(".")
+        top = package.partition(".")[0]
         if name.endswith(".py") or not package.replace(".", "_").isidentifier():
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
@@ -561,7 +561,7 @@ class Reading:
                     raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
                 sources[field] = variable
                 check_text(variable.text)
-                parse, _, _ = SETTINGS[key]
+                parse = SETTINGS[key][0]
                 fields[field] = parse(variable.text)
                 self.claim(field, fields[field], variable)
             except SettingsError as error:
@@ -587,19 +587,19 @@ class Reading:
     def claim(self, field: str, value: Any, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
         if field == "token":
-            owner = self.owners.setdefault(bot_id_of(value), variable)
-            thing = "bot"
+            claimed = bot_id_of(value)
+            words = "bot"
             if value.count(".") != 2:
-                self.warnings.append(
-                    f"{variable}: This does not look like a token, of three parts."
-                )
+                problem = "This does not look like a token, of three parts."
+                self.warnings.append(f"{variable}: {problem}")
         elif field == "name":
-            owner = self.owners.setdefault(f"name {value}", variable)
-            thing = f"name ({value})"
+            claimed = f"name {value}"
+            words = f"name ({value})"
         else:
             return
+        owner = self.owners.setdefault(claimed, variable)
         if owner is not variable:
-            raise SettingsError(f"This is the same {thing} as {owner}. Every bot needs its own.")
+            raise SettingsError(f"This is the same {words} as {owner}. Every bot needs its own.")
 
 
 def name_of(key: str, number: str) -> str:
@@ -732,7 +732,7 @@ class Start:
         if script is None:
             own = {}
             for name in self._settings.extensions:
-                top, _, _ = name.partition(".")
+                top = name.partition(".")[0]
                 own[top] = module_path(top)
             modules.claim(own)
             await Bot(self._settings).start(self._settings.token)
@@ -866,7 +866,7 @@ class Modules:
         own = self._claims.pop(running_token.get(), {})
         gone = own.keys() - set().union(*self._claims.values())
         for name in list(sys.modules):
-            top, _, _ = name.partition(".")
+            top = name.partition(".")[0]
             if top in gone:
                 del sys.modules[name]
 
@@ -942,7 +942,7 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
             sys.modules.pop(name, None)
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
-            files.follow(map(Path, map(file_of, bot.extensions.values())))
+            files.follow(Path(file_of(module)) for module in bot.extensions.values())
             for other in bots_with_code:
                 if other is not bot:
                     put_back_modules(other.extensions, before)
@@ -1336,11 +1336,11 @@ class Pool(aiohttp.TCPConnector):
 class Network:
     """The way into the internet: whether it was away, and whether Discord blocks this address."""
 
-    def __init__(self) -> None:
+    def __init__(self, how_to_start_again: str) -> None:
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
         self.had_trouble = False  # since the last look
-        self.how_to_start_again = ""
+        self.how_to_start_again = how_to_start_again
         self._back = asyncio.Event()
 
     def block(self, until: float) -> None:
@@ -1416,14 +1416,16 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     def give_up(self) -> None:
         """Close it, and wait for nobody."""
+        # asyncio keeps no task alive to which nobody refers.
         self._giving_up = asyncio.create_task(self.close())
 
     def watch(self) -> None:
         """Give it up if Discord does not answer in time. What does answer stops the timers."""
         loop = asyncio.get_running_loop()
-        hello_timer = loop.call_later(HELLO_TIMEOUT, self._expect_hello)
-        ready_timer = loop.call_later(READY_TIMEOUT, self._expect_no_more)
-        self.timers = [hello_timer, ready_timer]
+        self.timers = [
+            loop.call_later(HELLO_TIMEOUT, self._expect_hello),
+            loop.call_later(READY_TIMEOUT, self._expect_no_more),
+        ]
 
     def _expect_hello(self) -> None:
         if not self.sent:  # discord.py answers HELLO
@@ -1479,6 +1481,7 @@ async def ask_for_starts(client: discord.Client) -> Starts:
     """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
+            # Not public, and nothing that is says how many are left.
             shards, _, limit = await client.http.get_bot_gateway()
         reset_after = limit["reset_after"] / 1000
         return Starts(shards, limit["remaining"], reset_after, limit["max_concurrency"])
@@ -1629,6 +1632,7 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     """
     setup_hook = client.setup_hook
     client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
+    # Not public: a client takes a connector and a proxy only as it is made, perhaps by a script.
     if client.http.connector is discord.utils.MISSING:
         client.http.connector = pool
     client.http.proxy = client.http.proxy or find_proxy()
@@ -1775,9 +1779,8 @@ class Life:
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
         self._attempt = asyncio.create_task(self._log_in_and_connect())
-        asked = asyncio.create_task(self.leaving.wait())
-        await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
-        self.leaving.set()
+        self._attempt.add_done_callback(lambda _: self.leaving.set())
+        await self.leaving.wait()
         await self._end(self._why())
         return self._why()
 
@@ -1871,7 +1874,7 @@ class Life:
         error = error_of(closing)
         if error:
             log.error("Some clean-up failed.", exc_info=error)
-        await self.client.http.close()  # where the client's own close was cut off
+        await self.client.http.close()  # not public: where the client's own close was cut off
 
     async def reload(self, changed: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
@@ -1938,8 +1941,8 @@ class Entry:
     def want(self, settings: BotSettings | None, *, again: bool = False) -> None:
         """Run with these settings from now on, or end. One client leaves before the next starts."""
         is_same = settings == self.wanted == self.settings and not self.is_leaving
-        if is_same and not again:
-            self.settings = settings or self.settings  # with another name or number, perhaps
+        if settings and is_same and not again:
+            self.settings = settings  # with another name or number, perhaps
         elif not self.event.is_set():
             self.failure = Failure()
             self.set_state("starting")
@@ -2117,11 +2120,23 @@ def restore_folder() -> None:
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
 
 
-def can_run(bot: BotSettings, *, is_up: bool) -> bool:
+def saved_code_of(entry: Entry, code: set[Path], extensions: set[Path]) -> set[Path]:
+    """For which of these saved files a bot has to start again, because it cannot load them anew."""
+    bot = entry.wanted
+    if bot is None:
+        return set()
+    if not entry.is_up:
+        return code.intersection(bot.code_files())
+    if bot.script is None:
+        return set()
+    own = code.intersection(bot.code_files()) - extensions
+    return own if own and can_run(bot, bot.script) else set()
+
+
+def can_run(bot: BotSettings, script: Path) -> bool:
     """Whether a bot that runs may leave for its saved script. If not, the log says why."""
     try:
-        if bot.script and is_up:
-            check_script(bot.script)
+        check_script(script)
     except Exception as error:
         failure = diagnose_setup(error, bot)
         log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
@@ -2132,7 +2147,7 @@ def can_run(bot: BotSettings, *, is_up: bool) -> bool:
 def memory_in_use() -> int | None:
     """The program's memory in bytes, where the system says it: only Linux has this file."""
     with suppress(OSError):
-        _, pages, *_ = Path("/proc/self/statm").read_text().split()
+        pages = Path("/proc/self/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
     return None
 
@@ -2252,20 +2267,17 @@ class Runner:
                 changes["trying again"].append(entry.settings.name)
         self._network.is_back()
         self._apply(settings, changes)
-        if self._changed_variables:
-            changes["changed"] += self._changed_variables
+        changes["changed"] += self._changed_variables
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
         extensions = self._extensions_among(code)
-        restarts: dict[str, BotSettings] = {}
+        restarts = {}
         folders = set()
         for bot_id, entry in self._entries.items():
-            own = code.intersection(self._code_to_start_again(entry))
-            if entry.is_up:
-                own -= extensions
             wanted = entry.wanted
-            if wanted and own and can_run(wanted, is_up=entry.is_up):
+            own = saved_code_of(entry, code, extensions)
+            if wanted and own:
                 restarts[bot_id] = wanted
                 if wanted.script and own != {wanted.script}:
                     folders.add(wanted.script.parent)
@@ -2283,12 +2295,6 @@ class Runner:
             for module in extensions_of(entry.client).values():
                 found |= parts_of(module, code)
         return found
-
-    def _code_to_start_again(self, entry: Entry) -> list[Path]:
-        """The files after whose change a bot has to start again."""
-        if entry.wanted is None or (entry.is_up and not entry.wanted.script):
-            return []
-        return entry.wanted.code_files()
 
     async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
@@ -2351,7 +2357,7 @@ class Runner:
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
-        entries = self._shown()
+        entries = self._listed()
         states = {entry.state for entry in entries}
         status = summarize(entries)[:1000]  # systemd takes 4,096 bytes, a character up to four
         notify(f"WATCHDOG=1\nSTATUS={status}")
@@ -2367,16 +2373,16 @@ class Runner:
         self._network.had_trouble = "retrying" in states
 
     def show(self) -> None:
-        log.info(summarize(self._shown()))
+        log.info(summarize(self._listed()))
 
-    def _shown(self) -> list[Entry]:
+    def _listed(self) -> list[Entry]:
         """Those that are to run, or all while they stop."""
         entries = self._entries.values()
         return [entry for entry in entries if entry.wanted or self._stopping]
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
-        entries = self._shown()
+        entries = self._listed()
         return {
             "summary": summarize(entries),
             "bots": [entry.report() for entry in entries],
@@ -2422,10 +2428,9 @@ class Runner:
         self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
-        self._network = Network()
         how = f"save {shown(self.env_file)}" if watch else "send SIGHUP"
         again = f"Mend it, and {how} (or start run_bots.py again): then the bot starts again."
-        self._network.how_to_start_again = again
+        self._network = Network(again)
         if status:
             await serve_status(status, self.report)
         signals.take(self)
@@ -2708,7 +2713,7 @@ def summarize(entries: list[Entry]) -> str:
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason, _, _ = entry.failure.text.partition(". ")
+            reason = entry.failure.text.partition(". ")[0]
             state = f"{entry.state} since {since}"
             if reason:
                 state += f": {reason.rstrip('.')}"
@@ -3080,17 +3085,18 @@ class Signals:
         while True:
             number = self._receiver.recv(1)[0]
             if number in SIGNALS:  # a bot may have a handler for another one
-                self._handle(number, signal.Signals(number).name)
+                self._handle(number)
 
-    def _handle(self, number: int, name: str) -> None:
+    def _handle(self, number: int) -> None:
+        name = signal.Signals(number).name
         is_hangup = name == "SIGHUP" and self._is_window_closed()
         if number in STOP_SIGNALS or is_hangup:
-            if self._stopping and not is_hangup:  # a shell sends several of these for one window
-                end_now(EXIT_BUG)
             if not self._stopping:
                 self._stopping = True
                 self.start_deadline(EXIT_OK)
                 self._call(self._runner.stop, name)
+            elif not is_hangup:  # a shell sends several of these for one window
+                end_now(EXIT_BUG)
         elif name == "SIGHUP":
             self._call(self._runner.reload)
         else:
@@ -3238,8 +3244,8 @@ def protect_output() -> None:
             # With PYTHONUNBUFFERED there is nothing in between.
             output = Output(getattr(stream.buffer, "raw", stream.buffer))
             # Not every code page has every character.
-            options = {"encoding": stream.encoding, "errors": "backslashreplace"}
-            text = io.TextIOWrapper(output, line_buffering=True, **options)  # type: ignore[arg-type, type-var]
+            errors = "backslashreplace"
+            text = io.TextIOWrapper(output, stream.encoding, errors, line_buffering=True)  # type: ignore[type-var]
             setattr(sys, name, text)
             outputs.append(output)
 
@@ -3314,7 +3320,7 @@ class Log:
             for name in ("discord.client", "discord.gateway"):  # "using static token", "Session ID"
                 logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
         # At every start discord.py warns of packages that only voice needs. Without them, voice
-        # says so when it is used.
+        # says so when it is used. Not public: where these have other names, it only warns again.
         discord.VoiceClient.warn_nacl = False
         discord.VoiceClient.warn_dave = False
 
@@ -3341,7 +3347,8 @@ def tell_what_blocks(record: logging.LogRecord) -> bool:
     is_stack = isinstance(record.msg, str) and "heartbeat blocked for more than" in record.msg
     if not is_stack:
         return True
-    frames = traceback.extract_stack(sys._current_frames()[main_thread])
+    stack = sys._current_frames()[main_thread]  # in Python's documentation, in spite of its name
+    frames = traceback.extract_stack(stack)
     place = place_in(frames, with_function=True)
     if place != blocked_by:
         blocked_by = place
