@@ -730,11 +730,7 @@ class Start:
     async def _run(self) -> None:
         script = self._settings.script
         if script is None:
-            own = {}
-            for name in self._settings.extensions:
-                top = name.partition(".")[0]
-                own[top] = module_path(top)
-            modules.claim(own)
+            modules.claim(modules_of(self._settings.extensions))
             await Bot(self._settings).start(self._settings.token)
             return
         try:
@@ -821,10 +817,14 @@ def check_script(script: Path) -> None:
     compile(script.read_bytes(), str(script), "exec")
 
 
-def module_path(name: str) -> Path:
-    """Where a module of an extension is: a file, or a folder."""
-    file = find(f"{name}.py")
-    return file if file.exists() else find(name)
+def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
+    """What extensions are in, by name: a file, or a folder."""
+    own = {}
+    for name in extensions:
+        top = name.partition(".")[0]
+        file = find(f"{top}.py")
+        own[top] = file if file.exists() else find(top)
+    return own
 
 
 def modules_beside(script: Path) -> dict[str, Path]:
@@ -1548,8 +1548,7 @@ class Gateway:
         """Whether it is a client's first connections: discord.py has no limit for their time."""
         if not isinstance(self.client, discord.AutoShardedClient):
             return False
-        launched = min(self.launched, len(self.client.shards))
-        return launched < self.shards
+        return min(self.launched, len(self.client.shards)) < self.shards
 
     def _needs_new_session(self) -> bool:
         """Whether `connect()` is to be called again. With several shards, discord.py has to do."""
@@ -2178,7 +2177,7 @@ class Runner:
         bots = reading.bots
         if self._only is not None:
             bots = self._choose(reading, self._only.split(","))
-        self._export(reading)
+        self._export(reading.for_code, reading.warnings)
         for bot in bots:
             names[bot.token] = bot.name
             if not TOKEN_FORM.fullmatch(bot.token):
@@ -2202,11 +2201,11 @@ class Runner:
         reading.warnings += missing
         return [bot for bot in reading.bots if bot.number in chosen]
 
-    def _export(self, reading: Reading) -> None:
+    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
         before = {name: os.environ.pop(name, "") for name in self._exported}
         self._exported.clear()
-        for variable in reading.for_code:
+        for variable in variables:
             if variable.name in os.environ:
                 continue
             try:
@@ -2214,7 +2213,7 @@ class Runner:
                 self._exported.add(variable.name)
             except (OSError, ValueError) as error:
                 problem = f"Your bots do not get this variable: {error}."
-                reading.warnings.append(f"{variable}: {problem}")
+                warnings.append(f"{variable}: {problem}")
         now = {name: os.environ[name] for name in self._exported}
         differences = before.items() ^ now.items()
         self._changed_variables = sorted({name for name, _ in differences})
@@ -2261,12 +2260,12 @@ class Runner:
 
     def _follow_settings(self, changes: Changes) -> None:
         """Read the settings again. Raises `SettingsError`, with the bots as they were."""
-        settings = self.read()
+        bots = self.read()
         for entry in self._entries.values():
             if entry.wanted and entry.pace.unreached:
                 changes["trying again"].append(entry.settings.name)
         self._network.is_back()
-        self._apply(settings, changes)
+        self._apply(bots, changes)
         changes["changed"] += self._changed_variables
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
@@ -2315,9 +2314,9 @@ class Runner:
                 parts.append(f"{change} {', '.join(changed)}")
         log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
 
-    def _apply(self, settings: list[BotSettings], changes: Changes) -> None:
+    def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
-        wanted = {bot_id_of(bot.token): bot for bot in settings}
+        wanted = {bot_id_of(bot.token): bot for bot in bots}
         for bot_id in {**self._entries, **wanted}:
             entry = self._entries.get(bot_id)
             before = entry.settings.name if entry else ""
@@ -2329,7 +2328,7 @@ class Runner:
                 self._unsettle()
             elif before and name != before:
                 changes["renamed"].append(f"{before} to {name}")
-        for bot in settings:
+        for bot in bots:
             files.follow(bot.code_files())
 
     def _unsettle(self) -> None:
@@ -2425,7 +2424,7 @@ class Runner:
         return EXIT_OK
 
     async def run(
-        self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
+        self, bots: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         how = f"save {shown(self.env_file)}" if watch else "send SIGHUP"
@@ -2434,7 +2433,7 @@ class Runner:
         if status:
             await serve_status(status, self.report)
         signals.take(self)
-        self._apply(settings, defaultdict(list))
+        self._apply(bots, defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
         while not all(entry.event.is_set() for entry in entries):
@@ -2595,45 +2594,45 @@ class Look:
         self._pool = Pool()
         log.info("Each bot's setup runs, as at a start. No bot connects.")
         print(COLUMNS.format("no.", "name", *self._heads))
-        visits = [asyncio.create_task(self._visit(settings)) for settings in bots]
+        visits = [asyncio.create_task(self._visit(bot)) for bot in bots]
         outcomes = await asyncio.gather(*visits)
         print(f"{sum(outcomes)} of {counted(len(bots), 'bot')} are all right")
         return EXIT_OK if all(outcomes) else EXIT_NEEDS_PERSON
 
-    async def _visit(self, settings: BotSettings) -> bool:
+    async def _visit(self, bot: BotSettings) -> bool:
         """Print one bot's row. Returns whether it is all right."""
-        running_token.set(settings.token)
+        running_token.set(bot.token)
         async with self._places:
             # A task of its own: the bot's code may cancel it, or never end.
-            asking = asyncio.create_task(self._log_in_and_ask(settings))
+            asking = asyncio.create_task(self._log_in_and_ask(bot))
             await asyncio.wait({asking}, timeout=LOGIN_TIMEOUT + SETUP_TIMEOUT + CLEANUP_UNTIL)
         if asking.done() and not asking.cancelled():
             answer = asking.result()
         else:
             text = "The bot's setup was cancelled, or does not end."
-            answer = f"{PROBLEM}{settings.code_source}: {text}"
+            answer = f"{PROBLEM}{bot.code_source}: {text}"
         if answer in self._told:
             answer = f"{PROBLEM}the same"
         if answer.startswith(PROBLEM):
             self._told.add(answer)
-        print(f"{settings.number:>4} {settings.name:<32.32} {answer}")
+        print(f"{bot.number:>4} {bot.name:<32.32} {answer}")
         return not answer.startswith(PROBLEM)
 
-    async def _log_in_and_ask(self, settings: BotSettings) -> str:
-        start = Start(settings)
+    async def _log_in_and_ask(self, bot: BotSettings) -> str:
+        start = Start(bot)
         client = None
         try:
             client = await start.client()
             problem = None  # looked at behind `except`: what comes then is not because of it
             try:
-                await log_in(client, settings.token, self._pool)
+                await log_in(client, bot.token, self._pool)
             except (SetupFailed, OSError, aiohttp.ClientError) as error:
                 problem = error
             if problem:
                 await look_beside(problem, client)
             return await self._ask(client)
         except Exception as error:
-            failure = diagnose(error, settings, client)
+            failure = diagnose(error, bot, client)
             if failure.cause:
                 log.error("The error in its code:", exc_info=failure.cause)
             return PROBLEM + failure.text
