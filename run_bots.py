@@ -570,8 +570,7 @@ class Reading:
             self.warn_of_unused(number)
             sources["intents"] = Variable(f"the intents in {fields['script'].name}", "")
         if len(fields) == len(sources):
-            bot = BotSettings(int(number), sources, **fields)
-            self.bots.append(bot)
+            self.bots.append(BotSettings(int(number), sources, **fields))
 
     def warn_of_unused(self, number: str) -> None:
         """Say what a script leaves unused, because it makes its own client."""
@@ -611,8 +610,7 @@ def defaults(number: str) -> dict[str, Variable]:
     found = {}
     for key, (_, default, _) in SETTINGS.items():
         if default is not None:
-            text = default.replace("<N>", number)
-            found[key] = Variable(name_of(key, number), text)
+            found[key] = Variable(name_of(key, number), default.replace("<N>", number))
     return found
 
 
@@ -1274,8 +1272,7 @@ class Pace:
     def not_reached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
         self.unreached = min(self.unreached + 1, 10)
-        delay = random.uniform(longest / 2, longest)
-        self.network_until = now + delay
+        self.network_until = now + random.uniform(longest / 2, longest)
 
     def reached(self) -> None:
         self.unreached = 0
@@ -1518,8 +1515,7 @@ class Gateway:
         for event in ("connect", "resumed"):
             # Any client has `wait_for`, whose check is called at each such event. The wait itself
             # is never begun.
-            waiting = client.wait_for(prefix + event, check=self._on_up)
-            waiting.close()
+            client.wait_for(prefix + event, check=self._on_up).close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
@@ -2215,8 +2211,7 @@ class Runner:
                 problem = f"Your bots do not get this variable: {error}."
                 warnings.append(f"{variable}: {problem}")
         now = {name: os.environ[name] for name in self._exported}
-        differences = before.items() ^ now.items()
-        self._changed_variables = sorted({name for name, _ in differences})
+        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -2255,8 +2250,7 @@ class Runner:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
         else:
             # In a context of its own, as it is for no bot.
-            reloading = self._reload(code, ", ".join(sources), changes)
-            self._reloading = asyncio.create_task(reloading)
+            self._reloading = asyncio.create_task(self._reload(code, sources, changes))
 
     def _follow_settings(self, changes: Changes) -> None:
         """Read the settings again. Raises `SettingsError`, with the bots as they were."""
@@ -2295,7 +2289,7 @@ class Runner:
                 found |= parts_of(module, code)
         return found
 
-    async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
+    async def _reload(self, code: set[Path], sources: list[str], changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
         reloads = {}
         for entry in self._entries.values():
@@ -2305,14 +2299,15 @@ class Runner:
         if reloads:
             await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
         for task, entry in reloads.items():
-            outcome = task.result() if task.done() else "still loading in"
-            changes[outcome].append(entry.settings.name)
+            change = task.result() if task.done() else "still loading in"
+            changes[change].append(entry.settings.name)
         changes.pop("", None)
         parts = []
         for change, changed in changes.items():
             if changed:
                 parts.append(f"{change} {', '.join(changed)}")
-        log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
+        outcome = "; ".join(parts) or "nothing changed"
+        log.info("%s: %s", ", ".join(sources), outcome)
 
     def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
