@@ -114,7 +114,7 @@ try:
     import discord.http
     from discord.ext import commands
     from dotenv import dotenv_values
-    from dotenv.parser import Binding, parse_stream
+    from dotenv.parser import Binding, parse_stream  # not documented: only these know the lines
 except (ImportError, AttributeError) as error:
     print(explain_import(error), file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
@@ -164,7 +164,7 @@ log = logging.getLogger("run_bots")
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its
 # code has started.
-running_token: ContextVar[str] = ContextVar("running_token", default="")
+running_token = ContextVar("running_token", default="")
 names: dict[str, str] = {}
 odd_tokens: set[str] = set()  # those that do not look like one
 outputs: list["Output"] = []
@@ -239,7 +239,7 @@ def find(name: str) -> Path:
 def shown(path: Path) -> str:
     """A path as people have written it."""
     if path.is_relative_to(START_FOLDER):
-        return str(path.relative_to(START_FOLDER))
+        path = path.relative_to(START_FOLDER)
     return str(path)
 
 
@@ -311,7 +311,7 @@ class BotSettings:
 
 def bot_id_of(token: str) -> str:
     """The first part of a token is its bot's id, in base64. Of something else it is all of it."""
-    encoded, _, _ = token.partition(".")
+    encoded = token.partition(".")[0]
     with suppress(ValueError):
         return str(int(base64.b64decode(encoded + "==")))
     return token
@@ -381,7 +381,7 @@ def parse_extensions(text: str) -> tuple[str, ...]:
         if not name:
             continue
         package = name.removesuffix(".*")
-        top, _, _ = package.partition(".")
+        top = package.partition(".")[0]
         if name.endswith(".py") or not package.replace(".", "_").isidentifier():
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
@@ -562,7 +562,7 @@ class Reading:
                     raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
                 sources[field] = variable
                 check_text(variable.text)
-                parse, _, _ = SETTINGS[key]
+                parse = SETTINGS[key][0]
                 fields[field] = parse(variable.text)
                 self.claim(field, fields[field], variable)
             except SettingsError as error:
@@ -571,8 +571,7 @@ class Reading:
             self.warn_of_unused(number)
             sources["intents"] = Variable(f"the intents in {fields['script'].name}", "")
         if len(fields) == len(sources):
-            bot = BotSettings(int(number), sources, **fields)
-            self.bots.append(bot)
+            self.bots.append(BotSettings(int(number), sources, **fields))
 
     def warn_of_unused(self, number: str) -> None:
         """Say what a script leaves unused, because it makes its own client."""
@@ -588,19 +587,19 @@ class Reading:
     def claim(self, field: str, value: Any, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
         if field == "token":
-            owner = self.owners.setdefault(bot_id_of(value), variable)
-            thing = "bot"
+            claimed = bot_id_of(value)
+            words = "bot"
             if value.count(".") != 2:
-                self.warnings.append(
-                    f"{variable}: This does not look like a token, of three parts."
-                )
+                problem = "This does not look like a token, of three parts."
+                self.warnings.append(f"{variable}: {problem}")
         elif field == "name":
-            owner = self.owners.setdefault(f"name {value}", variable)
-            thing = f"name ({value})"
+            claimed = f"name {value}"
+            words = f"name ({value})"
         else:
             return
+        owner = self.owners.setdefault(claimed, variable)
         if owner is not variable:
-            raise SettingsError(f"This is the same {thing} as {owner}. Every bot needs its own.")
+            raise SettingsError(f"This is the same {words} as {owner}. Every bot needs its own.")
 
 
 def name_of(key: str, number: str) -> str:
@@ -612,8 +611,7 @@ def defaults(number: str) -> dict[str, Variable]:
     found = {}
     for key, (_, default, _) in SETTINGS.items():
         if default is not None:
-            text = default.replace("<N>", number)
-            found[key] = Variable(name_of(key, number), text)
+            found[key] = Variable(name_of(key, number), default.replace("<N>", number))
     return found
 
 
@@ -718,6 +716,15 @@ class Start:
         running_start.set(weakref.ref(self))  # a timer of the shared pool may have this context
         self.main = loop.create_task(self._run())
 
+    @property
+    def has_client(self) -> bool:
+        return self._client.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What is wrong with it although it has given a client, if that is known."""
+        return error_of(self._over) or error_of(self.main)
+
     async def client(self) -> discord.Client:
         """Wait for the client. Raises `SetupFailed`."""
         waiting: set[asyncio.Future[Any]] = {self.main, self._client}
@@ -731,11 +738,7 @@ class Start:
     async def _run(self) -> None:
         script = self._settings.script
         if script is None:
-            own = {}
-            for name in self._settings.extensions:
-                top, _, _ = name.partition(".")
-                own[top] = module_path(top)
-            modules.claim(own)
+            modules.claim(modules_of(self._settings.extensions))
             await Bot(self._settings).start(self._settings.token)
             return
         try:
@@ -749,8 +752,9 @@ class Start:
         check_script(script)
         modules.claim(modules_beside(script))
         folder = str(script.parent)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+        with suppress(ValueError):  # its place may be behind another script's folder
+            sys.path.remove(folder)
+        sys.path.insert(0, folder)
         arguments = sys.argv
         sys.argv = [str(script)]
         self.is_reading = True
@@ -825,10 +829,14 @@ def check_script(script: Path) -> None:
     compile(script.read_bytes(), str(script), "exec")
 
 
-def module_path(name: str) -> Path:
-    """Where a module of an extension is: a file, or a folder."""
-    file = find(f"{name}.py")
-    return file if file.exists() else find(name)
+def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
+    """What extensions are in, by name: a file, or a folder."""
+    own = {}
+    for name in extensions:
+        top = name.partition(".")[0]
+        file = find(f"{top}.py")
+        own[top] = file if file.exists() else find(top)
+    return own
 
 
 def modules_beside(script: Path) -> dict[str, Path]:
@@ -871,18 +879,19 @@ class Modules:
         own = self._claims.pop(running_token.get(), {})
         gone = own.keys() - set().union(*self._claims.values())
         for name in list(sys.modules):
-            top, _, _ = name.partition(".")
+            top = name.partition(".")[0]
             if top in gone:
                 del sys.modules[name]
 
     def loaded_from(self, folder: Path) -> dict[str, Path]:
         """The files of those that are loaded from a folder, by name, but for extensions."""
         extensions = {name for bot in bots_with_code for name in bot.extensions}
-        prefix = str(folder) + os.sep
         found = {}
         for name, module in list(sys.modules.items()):
             file = file_of(module)
-            is_own = file.startswith(prefix) and file.endswith(".py") and is_users(file)
+            top, _, _ = name.partition(".")
+            is_beside = file.startswith(str(folder / top))  # and not in another script's folder
+            is_own = is_beside and file.endswith(".py") and is_users(file)
             if is_own and name not in extensions:
                 found[name] = Path(file)
         return found
@@ -930,6 +939,17 @@ async def start_or_hold(client: discord.Client, token: str, **options: Any) -> N
 
 
 start_client = discord.Client.start
+
+
+async def log_in_or_refuse(client: discord.Client, token: str) -> None:
+    """In the place of `Client.login`: a script that logs in and connects by hand keeps no limit."""
+    start = running_start.get()()
+    if start and not start.has_client:
+        raise ScriptError("It uses login(). Write await client.start(token) in its place")
+    await log_in_client(client, token)
+
+
+log_in_client = discord.Client.login
 bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -946,7 +966,7 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
             sys.modules.pop(name, None)
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
-            files.follow(map(Path, map(file_of, bot.extensions.values())))
+            files.follow(Path(file_of(module)) for module in bot.extensions.values())
             for other in bots_with_code:
                 if other is not bot:
                     put_back_modules(other.extensions, before)
@@ -968,6 +988,7 @@ def take_over() -> None:
 
     All of it is public but `BotBase`, where discord.py has what its two classes of bots share.
     """
+    discord.Client.login = log_in_or_refuse  # type: ignore[method-assign]
     asyncio.run = hand_over(asyncio.run)
     asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
     loop_class: Any = asyncio.BaseEventLoop
@@ -1284,8 +1305,7 @@ class Pace:
     def not_reached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
         self.unreached = min(self.unreached + 1, 10)
-        delay = random.uniform(longest / 2, longest)
-        self.network_until = now + delay
+        self.network_until = now + random.uniform(longest / 2, longest)
 
     def reached(self) -> None:
         self.unreached = 0
@@ -1346,11 +1366,11 @@ class Pool(aiohttp.TCPConnector):
 class Network:
     """The way into the internet: whether it was away, and whether Discord blocks this address."""
 
-    def __init__(self) -> None:
+    def __init__(self, how_to_start_again: str) -> None:
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
         self.had_trouble = False  # since the last look
-        self.how_to_start_again = ""
+        self.how_to_start_again = how_to_start_again
         self._back = asyncio.Event()
 
     def block(self, until: float) -> None:
@@ -1426,14 +1446,16 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     def give_up(self) -> None:
         """Close it, and wait for nobody."""
+        # asyncio keeps no task alive to which nobody refers.
         self._giving_up = asyncio.create_task(self.close())
 
     def watch(self) -> None:
         """Give it up if Discord does not answer in time. What does answer stops the timers."""
         loop = asyncio.get_running_loop()
-        hello_timer = loop.call_later(HELLO_TIMEOUT, self._expect_hello)
-        ready_timer = loop.call_later(READY_TIMEOUT, self._expect_no_more)
-        self.timers = [hello_timer, ready_timer]
+        self.timers = [
+            loop.call_later(HELLO_TIMEOUT, self._expect_hello),
+            loop.call_later(READY_TIMEOUT, self._expect_no_more),
+        ]
 
     def _expect_hello(self) -> None:
         if not self.sent:  # discord.py answers HELLO
@@ -1489,6 +1511,7 @@ async def ask_for_starts(client: discord.Client) -> Starts:
     """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
+            # Not public, and nothing that is says how many are left.
             shards, _, limit = await client.http.get_bot_gateway()
         reset_after = limit["reset_after"] / 1000
         return Starts(shards, limit["remaining"], reset_after, limit["max_concurrency"])
@@ -1525,8 +1548,7 @@ class Gateway:
         for event in ("connect", "resumed"):
             # Any client has `wait_for`, whose check is called at each such event. The wait itself
             # is never begun.
-            waiting = client.wait_for(prefix + event, check=self._on_up)
-            waiting.close()
+            client.wait_for(prefix + event, check=self._on_up).close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
@@ -1555,8 +1577,7 @@ class Gateway:
         """Whether it is a client's first connections: discord.py has no limit for their time."""
         if not isinstance(self.client, discord.AutoShardedClient):
             return False
-        launched = min(self.launched, len(self.client.shards))
-        return launched < self.shards
+        return min(self.launched, len(self.client.shards)) < self.shards
 
     def _needs_new_session(self) -> bool:
         """Whether `connect()` is to be called again. With several shards, discord.py has to do."""
@@ -1639,6 +1660,7 @@ async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
     """
     setup_hook = client.setup_hook
     client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
+    # Not public: a client takes a connector and a proxy only as it is made, perhaps by a script.
     if client.http.connector is discord.utils.MISSING:
         client.http.connector = pool
     client.http.proxy = client.http.proxy or find_proxy()
@@ -1892,7 +1914,7 @@ class Life:
         error = error_of(closing)
         if error:
             log.error("Some clean-up failed.", exc_info=error)
-        await self.client.http.close()  # where the client's own close was cut off
+        await self.client.http.close()  # not public: where the client's own close was cut off
 
     async def reload(self, changed: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
@@ -1960,8 +1982,8 @@ class Entry:
     def want(self, settings: BotSettings | None, *, again: bool = False) -> None:
         """Run with these settings from now on, or end. One client leaves before the next starts."""
         is_same = settings == self.wanted == self.settings and not self.is_leaving
-        if is_same and not again:
-            self.settings = settings or self.settings  # with another name or number, perhaps
+        if settings and is_same and not again:
+            self.settings = settings  # with another name or number, perhaps
         elif not self.event.is_set():
             self.failure = Failure()
             self.set_state("starting")
@@ -2142,11 +2164,23 @@ def restore_folder() -> None:
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
 
 
-def can_run(bot: BotSettings, *, is_up: bool) -> bool:
+def saved_code_of(entry: Entry, code: set[Path], extensions: set[Path]) -> set[Path]:
+    """For which of these saved files a bot has to start again, because it cannot load them anew."""
+    bot = entry.wanted
+    if bot is None:
+        return set()
+    if not entry.is_up:
+        return code.intersection(bot.code_files())
+    if bot.script is None:
+        return set()
+    own = code.intersection(bot.code_files()) - extensions
+    return own if own and can_run(bot, bot.script) else set()
+
+
+def can_run(bot: BotSettings, script: Path) -> bool:
     """Whether a bot that runs may leave for its saved script. If not, the log says why."""
     try:
-        if bot.script and is_up:
-            check_script(bot.script)
+        check_script(script)
     except Exception as error:
         failure = diagnose_setup(error, bot)
         log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
@@ -2157,7 +2191,7 @@ def can_run(bot: BotSettings, *, is_up: bool) -> bool:
 def memory_in_use() -> int | None:
     """The program's memory in bytes, where the system says it: only Linux has this file."""
     with suppress(OSError):
-        _, pages, *_ = Path("/proc/self/statm").read_text().split()
+        pages = Path("/proc/self/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
     return None
 
@@ -2189,7 +2223,7 @@ class Runner:
         bots = reading.bots
         if self._only is not None:
             bots = self._choose(reading, self._only.split(","))
-        self._export(reading)
+        self._export(reading.for_code, reading.warnings)
         for bot in bots:
             names[bot.token] = bot.name
             if not TOKEN_FORM.fullmatch(bot.token):
@@ -2213,11 +2247,11 @@ class Runner:
         reading.warnings += missing
         return [bot for bot in reading.bots if bot.number in chosen]
 
-    def _export(self, reading: Reading) -> None:
+    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
         before = {name: os.environ.pop(name, "") for name in self._exported}
         self._exported.clear()
-        for variable in reading.for_code:
+        for variable in variables:
             if variable.name in os.environ:
                 continue
             try:
@@ -2225,10 +2259,9 @@ class Runner:
                 self._exported.add(variable.name)
             except (OSError, ValueError) as error:
                 problem = f"Your bots do not get this variable: {error}."
-                reading.warnings.append(f"{variable}: {problem}")
+                warnings.append(f"{variable}: {problem}")
         now = {name: os.environ[name] for name in self._exported}
-        differences = before.items() ^ now.items()
-        self._changed_variables = sorted({name for name, _ in differences})
+        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -2287,14 +2320,12 @@ class Runner:
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
         extensions = self._extensions_among(code)
-        restarts: dict[str, BotSettings] = {}
+        restarts = {}
         folders = set()
         for bot_id, entry in self._entries.items():
-            own = code.intersection(self._code_to_start_again(entry))
-            if entry.is_up:
-                own -= extensions
             wanted = entry.wanted
-            if wanted and own and can_run(wanted, is_up=entry.is_up):
+            own = saved_code_of(entry, code, extensions)
+            if wanted and own:
                 restarts[bot_id] = wanted
                 if wanted.script and own != {wanted.script}:
                     folders.add(wanted.script.parent)
@@ -2313,13 +2344,7 @@ class Runner:
                 found |= parts_of(module, code)
         return found
 
-    def _code_to_start_again(self, entry: Entry) -> list[Path]:
-        """The files after whose change a bot has to start again."""
-        if entry.wanted is None or (entry.is_up and not entry.wanted.script):
-            return []
-        return entry.wanted.code_files()
-
-    async def _reload(self, code: set[Path], source: str, changes: Changes) -> None:
+    async def _reload(self, code: set[Path], sources: list[str], changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
         async with self._one_reload:  # a save may come while the last one is being loaded
             await self._reload_in_all(code, changes)
@@ -2338,13 +2363,13 @@ class Runner:
         if reloads:
             await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
         for task, entry in reloads.items():
-            outcome = task.result() if task.done() else "still loading in"
-            changes[outcome].append(entry.settings.name)
+            change = task.result() if task.done() else "still loading in"
+            changes[change].append(entry.settings.name)
         changes.pop("", None)
 
-    def _apply(self, settings: list[BotSettings], changes: Changes) -> None:
+    def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
-        wanted = {bot_id_of(bot.token): bot for bot in settings}
+        wanted = {bot_id_of(bot.token): bot for bot in bots}
         for bot_id in {**self._entries, **wanted}:
             entry = self._entries.get(bot_id)
             before = entry.settings.name if entry else ""
@@ -2356,7 +2381,7 @@ class Runner:
                 self._unsettle()
             elif before and name != before:
                 changes["renamed"].append(f"{before} to {name}")
-        for bot in settings:
+        for bot in bots:
             files.follow(bot.code_files())
 
     def _unsettle(self) -> None:
@@ -2384,7 +2409,7 @@ class Runner:
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
-        entries = self._shown()
+        entries = self._listed()
         states = {entry.state for entry in entries}
         status = summarize(entries)[:1000]  # systemd takes 4,096 bytes, a character up to four
         notify(f"WATCHDOG=1\nSTATUS={status}")
@@ -2400,16 +2425,16 @@ class Runner:
         self._network.had_trouble = "retrying" in states
 
     def show(self) -> None:
-        log.info(summarize(self._shown()))
+        log.info(summarize(self._listed()))
 
-    def _shown(self) -> list[Entry]:
+    def _listed(self) -> list[Entry]:
         """Those that are to run, or all while they stop."""
         entries = self._entries.values()
         return [entry for entry in entries if entry.wanted or self._stopping]
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
-        entries = self._shown()
+        entries = self._listed()
         return {
             "summary": summarize(entries),
             "bots": [entry.report() for entry in entries],
@@ -2452,17 +2477,17 @@ class Runner:
         return EXIT_OK
 
     async def run(
-        self, settings: list[BotSettings], signals: "Signals", *, watch: bool, status: str
+        self, bots: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
-        self._network = Network()
-        how = f"save {shown(self.env_file)}" if watch else "send SIGHUP"
-        again = f"Mend it, and {how} (or start run_bots.py again): then the bot starts again."
-        self._network.how_to_start_again = again
+        again = "Fix it, and send SIGHUP, or start run_bots.py again."
+        if watch:
+            again = f"Fix it, and save {shown(self.env_file)} or the code: the bot starts again."
+        self._network = Network(again)
         if status:
             await serve_status(status, self.report)
         signals.take(self)
-        self._apply(settings, defaultdict(list))
+        self._apply(bots, defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
         while not all(entry.event.is_set() for entry in entries):
@@ -2630,45 +2655,47 @@ class Look:
         self._pool = Pool()
         log.info("Each bot's setup runs, as at a start. No bot connects.")
         print(COLUMNS.format("no.", "name", *self._heads))
-        visits = [asyncio.create_task(self._visit(settings)) for settings in bots]
+        visits = [asyncio.create_task(self._visit(bot)) for bot in bots]
         outcomes = await asyncio.gather(*visits)
-        print(f"{sum(outcomes)} of {counted(len(bots), 'bot')} are all right")
+        print(f"{sum(outcomes)} of {len(bots)} bots are all right")
         return EXIT_OK if all(outcomes) else EXIT_NEEDS_PERSON
 
-    async def _visit(self, settings: BotSettings) -> bool:
+    async def _visit(self, bot: BotSettings) -> bool:
         """Print one bot's row. Returns whether it is all right."""
-        running_token.set(settings.token)
+        running_token.set(bot.token)
         async with self._places:
             # A task of its own: the bot's code may cancel it, or never end.
-            asking = asyncio.create_task(self._log_in_and_ask(settings))
+            asking = asyncio.create_task(self._log_in_and_ask(bot))
             await asyncio.wait({asking}, timeout=LOGIN_TIMEOUT + SETUP_TIMEOUT + CLEANUP_UNTIL)
         if asking.done() and not asking.cancelled():
             answer = asking.result()
         else:
             text = "The bot's setup was cancelled, or does not end."
-            answer = f"{PROBLEM}{settings.code_source}: {text}"
+            answer = f"{PROBLEM}{bot.code_source}: {text}"
         if answer in self._told:
             answer = f"{PROBLEM}the same"
         if answer.startswith(PROBLEM):
             self._told.add(answer)
-        print(f"{settings.number:>4} {settings.name:<32.32} {answer}")
+        print(f"{bot.number:>4} {bot.name:<32.32} {answer}")
         return not answer.startswith(PROBLEM)
 
-    async def _log_in_and_ask(self, settings: BotSettings) -> str:
-        start = Start(settings)
+    async def _log_in_and_ask(self, bot: BotSettings) -> str:
+        start = Start(bot)
         client = None
         try:
             client = await start.client()
             problem = None  # looked at behind `except`: what comes then is not because of it
             try:
-                await log_in(client, settings.token, self._pool)
+                await log_in(client, bot.token, self._pool)
             except (SetupFailed, OSError, aiohttp.ClientError) as error:
                 problem = error
             if problem:
                 await look_beside(problem, client)
+            if start.error:
+                raise SetupFailed from start.error
             return await self._ask(client)
         except Exception as error:
-            failure = diagnose(error, settings, client)
+            failure = diagnose(error, bot, client)
             if failure.cause:
                 log.error("The error in its code:", exc_info=failure.cause)
             return PROBLEM + failure.text
@@ -2748,7 +2775,7 @@ def summarize(entries: list[Entry]) -> str:
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason, _, _ = entry.failure.text.partition(". ")
+            reason = entry.failure.text.partition(". ")[0]
             state = f"{entry.state} since {since}"
             if reason:
                 state += f": {reason.rstrip('.')}"
@@ -3120,17 +3147,18 @@ class Signals:
         while True:
             number = self._receiver.recv(1)[0]
             if number in SIGNALS:  # a bot may have a handler for another one
-                self._handle(number, signal.Signals(number).name)
+                self._handle(number)
 
-    def _handle(self, number: int, name: str) -> None:
+    def _handle(self, number: int) -> None:
+        name = signal.Signals(number).name
         is_hangup = name == "SIGHUP" and self._is_window_closed()
         if number in STOP_SIGNALS or is_hangup:
-            if self._stopping and not is_hangup:  # a shell sends several of these for one window
-                end_now(EXIT_BUG)
             if not self._stopping:
                 self._stopping = True
                 self.start_deadline(EXIT_OK)
                 self._call(self._runner.stop, name)
+            elif not is_hangup:  # a shell sends several of these for one window
+                end_now(EXIT_BUG)
         elif name == "SIGHUP":
             self._call(self._runner.reload)
         else:
@@ -3249,6 +3277,9 @@ class Output(io.BufferedIOBase):
     def writable(self) -> bool:
         return True
 
+    def close(self) -> None:
+        """Nothing: code that wraps the stream anew lets go of the one that it was in."""
+
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
         with suppress(queue.Full):  # nobody has read for long
@@ -3278,8 +3309,8 @@ def protect_output() -> None:
             # With PYTHONUNBUFFERED there is nothing in between.
             output = Output(getattr(stream.buffer, "raw", stream.buffer))
             # Not every code page has every character.
-            options = {"encoding": stream.encoding, "errors": "backslashreplace"}
-            text = io.TextIOWrapper(output, line_buffering=True, **options)  # type: ignore[arg-type, type-var]
+            errors = "backslashreplace"
+            text = io.TextIOWrapper(output, stream.encoding, errors, line_buffering=True)  # type: ignore[type-var]
             setattr(sys, name, text)
             outputs.append(output)
 
@@ -3354,7 +3385,7 @@ class Log:
             for name in ("discord.client", "discord.gateway"):  # "using static token", "Session ID"
                 logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
         # At every start discord.py warns of packages that only voice needs. Without them, voice
-        # says so when it is used.
+        # says so when it is used. Not public: where these have other names, it only warns again.
         discord.VoiceClient.warn_nacl = False
         discord.VoiceClient.warn_dave = False
 
@@ -3381,7 +3412,8 @@ def tell_what_blocks(record: logging.LogRecord) -> bool:
     is_stack = isinstance(record.msg, str) and "heartbeat blocked for more than" in record.msg
     if not is_stack:
         return True
-    frames = traceback.extract_stack(sys._current_frames()[main_thread])
+    stack = sys._current_frames()[main_thread]  # in Python's documentation, in spite of its name
+    frames = traceback.extract_stack(stack)
     place = place_in(frames, with_function=True)
     if place != blocked_by:
         blocked_by = place

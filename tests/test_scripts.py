@@ -995,3 +995,34 @@ async def test_no_watch_leaves_a_saved_script_until_sighup(
     await program.logged("restarted stateful")
     await program.logged("ready as stateful", times=2)
     assert await program.stop() == 0
+
+
+async def test_a_script_that_logs_in_by_hand_is_refused_and_costs_no_identify(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import asyncio, discord
+        client = discord.Client(intents=discord.Intents.default())
+
+        async def main():
+            await client.login("TOKEN")
+            await client.connect()
+
+        asyncio.run(main())
+        """
+    write(program, "by_hand.py", code)
+    (bot,) = bring(program, discord, "by_hand.py")
+    await program.start()
+    assert await program.end() == 78
+    assert "It uses login()" in stop_line(program, "by_hand")
+    assert "by_hand.py, line 6" in stop_line(program, "by_hand")
+    assert not bot.identifies
+
+
+async def test_check_finds_a_script_that_starts_two_bots(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bring(program, discord, "two_bots.py")
+    await program.start("--check")
+    assert await program.end() == 78
+    assert "It starts two bots" in program.stdout
