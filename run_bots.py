@@ -988,7 +988,7 @@ def take_over() -> None:
 
     All of it is public but `BotBase`, where discord.py has what its two classes of bots share.
     """
-    discord.Client.login = log_in_or_refuse  # type: ignore[method-assign]
+    discord.Client.login = log_in_or_refuse  # type: ignore[assignment, method-assign]
     asyncio.run = hand_over(asyncio.run)
     asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
     loop_class: Any = asyncio.BaseEventLoop
@@ -1777,7 +1777,7 @@ async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
     return not late
 
 
-def error_of(task: asyncio.Task[Any]) -> BaseException | None:
+def error_of(task: asyncio.Future[Any]) -> BaseException | None:
     """What a task has raised, if it has ended."""
     if not task.done() or task.cancelled():
         return None
@@ -2295,7 +2295,7 @@ class Runner:
             if sources:
                 self._restart_for(code, changes)
                 # In a context of its own, as it is for no bot.
-                reloading = self._reload(code, ", ".join(sources), changes)
+                reloading = self._reload(code, sources, changes)
                 self._reloading = asyncio.create_task(reloading)
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
@@ -2352,7 +2352,8 @@ class Runner:
         for change, changed in changes.items():
             if changed:
                 parts.append(f"{change} {', '.join(changed)}")
-        log.info("%s: %s", source, "; ".join(parts) or "nothing changed")
+        outcome = "; ".join(parts) or "nothing changed"
+        log.info("%s: %s", ", ".join(sources), outcome)
 
     async def _reload_in_all(self, code: set[Path], changes: Changes) -> None:
         reloads = {}
