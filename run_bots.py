@@ -1947,7 +1947,9 @@ class Life:
         self.leaving.set()
         if task is not self._attempt:
             self._closers.add(task)
-            await self.is_offline.wait()  # not the end: the script's main may wait for this task
+            # Not the end, where a script's main may wait for this task.
+            event = self.is_offline if self.settings.script else self.left
+            await event.wait()
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
