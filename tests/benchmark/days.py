@@ -144,10 +144,9 @@ class Log(logging.Handler):
         super().__init__(logging.INFO)
         self.lines = 0
         self._is_shown = is_shown
-        self.addFilter(run_bots.name_the_bot)
-        self.setFormatter(
-            logging.Formatter("{asctime} {levelname} {name}: {message}", "%d %H:%M:%S", "{")
-        )
+        line = "{asctime} {levelname} {name}: {message}"
+        formatter = logging.Formatter(line, "%d %H:%M:%S", "{")
+        self.setFormatter(run_bots.LogFormatter(formatter, is_journal=False))
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
@@ -489,6 +488,7 @@ def main() -> int:
     options = read_options()
     if options.kind == "plain":
         run_bots.Bot = PlainClient  # type: ignore[assignment, misc]
+    run_bots.take_over()
     run_bots.tidy_memory = lambda: None  # it takes real time
     logging.getLogger().setLevel(logging.INFO)
     is_broken = has_head = False
