@@ -1927,7 +1927,7 @@ class Life:
             try:
                 await self.client.reload_extension(name)  # type: ignore[union-attr]
                 outcome = outcome or "reloaded"
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 failure = diagnose_setup(error, self.settings)
                 text = f"{failure.text} The old code keeps running."
                 log.error("%s", text, exc_info=failure.cause)
@@ -2269,8 +2269,11 @@ class Runner:
         """Once a second, follow the files, and say how the bots are when that changes."""
         last: dict[Path, object] = {}
         while not self._stopping:
-            self._restore()
-            self._tell()
+            try:
+                self._restore()
+                self._tell()
+            except Exception:
+                log.exception("This is a bug of run_bots.py. The bots go on.")
             await asyncio.sleep(1)
             before = last
             last = files.changed() if watch else {}
@@ -3406,7 +3409,7 @@ class Log:
             logger.disabled = False  # type: ignore[union-attr]
 
 
-blocked_by = ""  # what code was seen to block all bots, and is not to be told again
+blocked_by: str | None = None  # what code was seen to block all bots, and is not to be told again
 
 
 def tell_what_blocks(record: logging.LogRecord) -> bool:

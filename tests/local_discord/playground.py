@@ -60,8 +60,8 @@ REMARKS = (
     "context menus.",
 )
 HINT = (
-    "Each line that you type is a message to the bots, for example: ping. More: --help. "
-    "To end: quit, or Ctrl-C."
+    "Each line that you type is a message to the bots, for example: {example}\n"
+    "More: --help. To end: quit, or Ctrl-C."
 )
 # Seconds that answers may take: the first one to a message, one after another, and one that the
 # bot has announced.
@@ -204,7 +204,7 @@ class Playground:
     async def talk(self) -> None:
         """Wait for the bots, then do line after line of what the person types."""
         await self.bots.settled.wait()
-        self.tell(HINT)
+        self.tell(HINT.format(example=self._example()))
         lines = self._start_to_read()
         while True:
             self._prompts.put(self._next_prompt())
@@ -218,6 +218,13 @@ class Playground:
                 self.tell(str(problem))
             if not self.terminal:
                 await self._answers()
+
+    def _example(self) -> str:
+        """Something that the bots answer: a command of their own, if they have one."""
+        for bot in self.accounts:
+            for command in slash_commands(bot.commands):
+                return usages(command)[0]
+        return "ping"
 
     def _next_prompt(self) -> str:
         if self.partner not in self.accounts:
