@@ -83,7 +83,8 @@ class BotsEnd(End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()
+        # Not at once: an old asyncio (seen with 3.11.2) begins to read after this method.
+        self.loop.call_soon(self.transport.pause_reading)
         self.began_at = self.loop.time()
         if self.link.is_cut:
             self.link.waiting.append(self)
