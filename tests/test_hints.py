@@ -485,7 +485,11 @@ class Proxy:
         return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        except asyncio.IncompleteReadError:  # it asked for nothing
+            writer.close()
+            return
         method, target, _ = head.split(" ", 2)
         self.asked.append(f"{method} {target.partition(':')[0]}")
         host, _, port = target.rpartition(":")
