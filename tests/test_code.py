@@ -501,3 +501,19 @@ async def test_what_a_bot_of_ones_own_has_can_be_set_in_setup(
     await until(lambda: contents(bot) == ["[1, 2]"])
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_code_that_is_saved_beside_settings_that_are_not_valid_is_taken(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    write_cog(program, "cog.py", "old")
+    await start(program, bot, extra="DISCORD_BOT_EXTENSIONS=cog")
+    write_cog(program, "cog.py", "new")
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=cog\nDISCORD_BOT_INTENTS1=nonsense")
+    await program.logged("The settings are not valid")
+    await program.logged("cog.py: reloaded bot")
+    await discord.say("which")
+    await until(lambda: [message["content"] for message in bot.messages] == ["new"])
+    assert untouched(bot)
+    assert await program.stop() == 0

@@ -1026,3 +1026,46 @@ async def test_check_finds_a_script_that_starts_two_bots(
     await program.start("--check")
     assert await program.end() == 78
     assert "It starts two bots" in program.stdout
+
+
+async def test_a_script_that_wraps_stdout_anew_takes_it_from_nobody(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import io, sys, discord
+        sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", line_buffering=True)
+        client = discord.Client(intents=discord.Intents.default())
+        print("the script runs")
+        client.run("TOKEN")
+        """
+    write(program, "wraps.py", code)
+    bring(program, discord, "wraps.py")
+    await program.start()
+    await program.logged("ready as wraps")
+    path = program.folder / "wraps.py"
+    path.write_text(path.read_text() + "\n# saved")
+    await program.logged("ready as wraps", times=2)
+    assert await program.stop() == 0
+    assert program.stdout.splitlines() == ["the script runs"] * 2
+
+
+async def test_a_main_that_waits_for_something_else_ends_with_its_bot(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import asyncio, discord
+        client = discord.Client(intents=discord.Intents.default())
+
+        async def main():
+            task = asyncio.create_task(client.start("TOKEN"))
+            await asyncio.Event().wait()
+
+        asyncio.run(main())
+        """
+    write(program, "waits.py", code)
+    bring(program, discord, "waits.py")
+    await program.start()
+    await program.logged("ready as waits")
+    program.send()
+    assert await program.end(timeout=6) == 0
+    program.assert_clean()

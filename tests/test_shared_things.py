@@ -726,3 +726,36 @@ async def test_a_thousand_variables_that_nobody_reads_do_not_hold_the_bots_up(
 
 def test_the_token_of_these_tests_has_the_form_of_discords() -> None:
     assert re.fullmatch(r"[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}", make_token(10**17))
+
+
+async def test_a_bots_own_pool_of_processes_works(program: Program, discord: LocalDiscord) -> None:
+    code = """
+        import concurrent.futures, math
+
+        with concurrent.futures.ProcessPoolExecutor(1) as pool:
+            result = await asyncio.get_running_loop().run_in_executor(pool, math.sqrt, 16)
+        await message.channel.send(str(result))
+        """
+    one, two = await start_two(program, discord, at_go(code))
+    await discord.say("go")
+    await until(lambda: contents(one) == ["4.0"])
+    await assert_unharmed(program, discord, two)
+
+
+async def test_the_file_is_followed_though_the_current_folder_is_deleted(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+        await message.channel.send("gone")
+        """
+    one, two = await start_two(program, discord, at_go(code))
+    await discord.say("go")
+    await until(lambda: contents(one) == ["gone"])
+    late = discord.add_bot("late")
+    program.write_env(one, two, late, extra="DISCORD_BOT_EXTENSIONS1=one")
+    await program.logged("ready as late")
+    await assert_unharmed(program, discord, two)
