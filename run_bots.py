@@ -1806,6 +1806,7 @@ class Life:
         self._start: Start | None = None
         self._gateway: Gateway | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
+        self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
 
     @property
     def settings(self) -> BotSettings:
@@ -1920,6 +1921,15 @@ class Life:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
         running_life.set(weakref.ref(self))
         running_token.set(self.settings.token)
+        own = set(self.settings.code_files())  # also of one that is being loaded
+        for module in extensions_of(self.client).values():
+            own |= parts_of(module, changed)
+        if changed.isdisjoint(own):
+            return ""
+        async with self._one_reload:
+            return await self._reload(changed)
+
+    async def _reload(self, changed: set[Path]) -> str:
         outcome = ""
         for name, module in extensions_of(self.client).items():
             if self.leaving.is_set() or not parts_of(module, changed):
@@ -2211,7 +2221,6 @@ class Runner:
         self._paces: dict[str, Pace] = defaultdict(Pace)  # also of bots that have ended
         self._has_env_file = False  # once it was there, it must not be missing
         self._changed_variables: list[str] = []
-        self._one_reload = asyncio.Lock()
         self._stopping = False
         self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
         self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
@@ -2351,8 +2360,7 @@ class Runner:
 
     async def _reload(self, code: set[Path], sources: list[str], changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
-        async with self._one_reload:  # a save may come while the last one is being loaded
-            await self._reload_in_all(code, changes)
+        await self._reload_in_all(code, changes)
         parts = []
         for change, changed in changes.items():
             if changed:
