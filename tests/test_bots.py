@@ -194,7 +194,8 @@ async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(
     await discord.say("ping")
     await until(lambda: three.messages)
     assert await program.stop() == 0
-    assert all(bot.client_closes == [1000] for bot in (one, two, three))
+    assert one.client_closes in ([], [1000])  # it may leave before it is connected
+    assert two.client_closes == three.client_closes == [1000]
     program.assert_clean()
 
 
