@@ -180,7 +180,7 @@ tasks: dict[str, set[asyncio.Task[Any]]] = defaultdict(set)
 # A path that is not absolute is looked for where the program was started, or else beside it; a
 # bot's code may change the current folder later.
 START_FOLDER = Path.cwd()
-FOLDERS = (START_FOLDER, Path(__file__).resolve().parent)
+FOLDERS = tuple(dict.fromkeys((START_FOLDER, Path(__file__).resolve().parent)))
 PIPE = Path("/dev/stdin")  # an env file that can be read once
 
 
@@ -860,7 +860,7 @@ class Modules:
         """Take these for the running bot. Raises `ScriptError`."""
         for name, path in own.items():
             for other in self._others(name):
-                if path not in (other, *other.parents):
+                if path != other and path not in other.parents:
                     ways = "Give one another name, or run this bot in a process of its own"
                     text = f"{path} and {other} are modules of one name. {ways}, with --only"
                     raise ScriptError(text)
@@ -967,20 +967,16 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
             files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            for other in bots_with_code:
-                if other is not bot:
-                    put_back_modules(other.extensions, before)
+            for module in before.keys() - sys.modules.keys():  # hardly ever any
+                if any(is_part_of(module, other) for other in bots_with_code if other is not bot):
+                    sys.modules[module] = before[module]
 
     return change_and_keep
 
 
-def put_back_modules(extensions: Mapping[str, Any], before: dict[str, Any]) -> None:
-    """Let these be importable as they were before, with the modules that they are made of."""
-    for name, extension in extensions.items():
-        sys.modules.setdefault(name, before.get(name, extension))
-        for part in before:
-            if part.startswith(f"{name}."):
-                sys.modules.setdefault(part, before[part])
+def is_part_of(module: str, bot: Any) -> bool:
+    """Whether a module of this name is one of a bot's extensions, or below one."""
+    return any(f"{module}.".startswith(f"{name}.") for name in bot.extensions)
 
 
 def take_over() -> None:
@@ -1446,8 +1442,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     def give_up(self) -> None:
         """Close it, and wait for nobody."""
-        # asyncio keeps no task alive to which nobody refers.
-        self._giving_up = asyncio.create_task(self.close())
+        asyncio.create_task(self.close())  # noqa: RUF006  # `tasks` keeps it alive
 
     def watch(self) -> None:
         """Give it up if Discord does not answer in time. What does answer stops the timers."""
@@ -2310,7 +2305,7 @@ class Runner:
                 self._restart_for(code, changes)
                 # In a context of its own, as it is for no bot.
                 reloading = self._reload(code, sources, changes)
-                self._reloading = asyncio.create_task(reloading)
+                asyncio.create_task(reloading)  # noqa: RUF006  # `tasks` keeps it alive
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
 
@@ -2425,8 +2420,9 @@ class Runner:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
         entries = self._listed()
         states = {entry.state for entry in entries}
-        status = summarize(entries)[:1000]  # systemd takes 4,096 bytes, a character up to four
-        notify(f"WATCHDOG=1\nSTATUS={status}")
+        if "NOTIFY_SOCKET" in os.environ:
+            status = summarize(entries)[:1000]  # it takes 4,096 bytes, a character up to four
+            notify(f"WATCHDOG=1\nSTATUS={status}")
         is_overdue = 0 < self._overdue_at < time.monotonic()
         if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
             self.show()
@@ -2559,9 +2555,8 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
-        if (
-            executor is None
-        ):  # another one is the bot's own, and has its context; or is of processes
+        # Another executor is the bot's own, and has its context; or it is of processes.
+        if executor is None:
             function = functools.partial(contextvars.copy_context().run, function)
         return super().run_in_executor(executor, function, *arguments)
 
