@@ -173,6 +173,10 @@ class Program:
             f"{text!r} was not logged before the end:\n{self.stderr}"
         )
 
+    async def printed(self, text: str) -> None:
+        """Wait until this is on stdout: what comes there and what is logged have no order."""
+        await until(lambda: text in self.stdout)
+
     @property
     def ended(self) -> bool:
         return (

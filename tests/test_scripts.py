@@ -143,7 +143,7 @@ async def test_a_script_beside_run_bots_is_found_from_another_folder(
     program.folder.mkdir()
     await program.start("--env-file", str(program.folder.parent / ".env"))
     await program.logged("ready as music")
-    await until(lambda: "Logged in as music" in program.stdout)
+    await program.printed("Logged in as music")
     assert await program.stop() == 0
 
 
@@ -228,7 +228,7 @@ async def test_what_follows_the_start_in_main_comes_after_the_bots_end(
     assert "closing what is mine" not in program.stdout
     await discord.say("session close")
     await program.logged("[session] stopped: it closed itself")
-    assert "closing what is mine" in program.stdout
+    await program.printed("closing what is mine")
     assert await program.end() == 0
     assert bot.client_closes == [1000]
     program.assert_clean()
@@ -280,7 +280,7 @@ async def test_code_behind_the_start_does_not_run_while_the_bot_lives(
     bring(program, discord, "behind.py")
     await program.start()
     await program.logged("ready as behind")
-    assert "the script runs" in program.stdout
+    await program.printed("the script runs")
     assert "the bot has ended" not in program.stdout
     assert await program.stop() == 0
     program.assert_clean()
@@ -302,7 +302,7 @@ async def test_a_bare_except_around_run_does_not_keep_the_bot_from_coming_up(
     bring(program, discord, "bare.py")
     await program.start()
     await program.logged("ready as bare")
-    assert "the script runs" in program.stdout
+    await program.printed("the script runs")
     assert await program.stop() == 0
     program.assert_clean()
 
@@ -368,8 +368,8 @@ async def test_a_script_resumes_after_an_outage_with_what_it_remembers(
     await discord.say("count")
     await until(lambda: contents(bot) == ["count 1", "count 2"])
     assert len(bot.identifies) == 1
-    assert program.stdout.count("the script runs") == 1
     assert await program.stop() == 0
+    assert program.stdout.count("the script runs") == 1
     program.assert_clean()
 
 
@@ -380,8 +380,8 @@ async def test_a_log_in_that_fails_runs_the_script_again(
     troubled.fail("GET /users/@me", faults.status(503), times=2)
     await program.start()
     await program.logged("ready as stateful")
-    assert program.stdout.count("the script runs") == 3
     assert await program.stop() == 0
+    assert program.stdout.count("the script runs") == 3
     assert len(troubled.identifies) == len(fine.identifies) == 1
     program.assert_clean()
 
@@ -786,8 +786,8 @@ async def test_two_bots_of_one_folder_share_its_modules(
     await program.logged("2 of 2 bots are ready")
     await discord.say("how many")
     await until(lambda: all(contents(bot) == ["2"] for bot in bots))
-    assert program.stdout.count("the module is read") == 1
     assert await program.stop() == 0
+    assert program.stdout.count("the module is read") == 1
     program.assert_clean()
 
 
