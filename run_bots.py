@@ -156,6 +156,7 @@ TASKS_UNTIL = 8
 CLOSE_UNTIL = 8.5
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
+VISIT_TIMEOUT = LOGIN_TIMEOUT + SETUP_TIMEOUT
 VISITS_AT_ONCE = 20  # of --check and --sync-commands
 WARNINGS_SHOWN = 20  # of the settings
 OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
@@ -169,7 +170,7 @@ names: dict[str, str] = {}
 odd_tokens: set[str] = set()  # those that do not look like one
 outputs: list["Output"] = []
 main_thread = threading.get_ident()
-tasks: dict[str, set[asyncio.Task[Any]]] = defaultdict(set)
+tasks: dict[str, set["Task"]] = defaultdict(set)
 
 
 # --- The files that are followed ----------------------------------------------------------------
@@ -290,7 +291,10 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            return [self.script, *modules.loaded_from(self.script.parent).values()]
+            paths = [self.script]
+            for path in modules_beside(self.script).values():
+                paths += [path, *python_files(path)]
+            return [path for path in paths if path.suffix == ".py"]
         paths = []
         for folder in FOLDERS:
             for name in self.extensions:
@@ -699,122 +703,52 @@ class HandedOver(BaseException):
     """A script has come to `asyncio.run`. What follows there would come after the bot's end."""
 
 
-class Start:
-    """What a bot does from its beginning: it gives its entry a client, and waits for its end.
-
-    A script runs as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too. What
-    it hands over there is awaited as the bot's own task, up to `client.start`.
-    """
-
-    def __init__(self, settings: BotSettings) -> None:
-        self._settings = settings
-        self.is_reading = False
-        self.work: Coroutine[Any, Any, Any] | None = None  # what it has handed over
-        loop = asyncio.get_running_loop()
-        self._client: asyncio.Future[discord.Client] = loop.create_future()
-        self._over: asyncio.Future[None] = loop.create_future()
-        running_start.set(weakref.ref(self))  # a timer of the shared pool may have this context
-        self.main = loop.create_task(self._run())
-
-    @property
-    def has_client(self) -> bool:
-        return self._client.done()
-
-    @property
-    def error(self) -> BaseException | None:
-        """What is wrong with it although it has given a client, if that is known."""
-        return error_of(self._over) or error_of(self.main)
-
-    async def client(self) -> discord.Client:
-        """Wait for the client. Raises `SetupFailed`."""
-        waiting: set[asyncio.Future[Any]] = {self.main, self._client}
-        await asyncio.wait(waiting, timeout=SETUP_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        if self._client.done():
-            return self._client.result()
-        if not self.main.done():
-            raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.")
-        raise SetupFailed from self.main.exception() or ScriptError(STARTS_NONE)
-
-    async def _run(self) -> None:
-        script = self._settings.script
-        if script is None:
-            modules.claim(modules_of(self._settings.extensions))
-            await Bot(self._settings).start(self._settings.token)
-            return
-        try:
-            await self._read(script)
-        except (SystemExit, KeyboardInterrupt) as error:
-            text = f"It calls exit({error}){place_of(error)}"
-            raise ScriptError(text) from error
-
-    def _read(self, script: Path) -> Coroutine[Any, Any, Any]:
-        """Run a script up to where it starts an event loop. Returns what it would run there."""
-        check_script(script)
-        modules.claim(modules_beside(script))
-        folder = str(script.parent)
-        with suppress(ValueError):  # its place may be behind another script's folder
-            sys.path.remove(folder)
-        sys.path.insert(0, folder)
-        arguments = sys.argv
-        sys.argv = [str(script)]
-        self.is_reading = True
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except BaseException:
-            if self.work is None:
-                raise
-        finally:
-            self.is_reading = False
-            sys.argv = arguments
-            restore_folder()
-        if self.work is None:
-            raise ScriptError(STARTS_NONE)
-        return self.work
-
-    async def hold(self, client: discord.Client) -> None:
-        """In the place of `client.start()`: the entry takes the client. Waits for its end."""
-        if self.main.done() or self._over.done():  # it is to end, or has failed
-            await self._over
-            return
-        if self._client.done():
-            error = ScriptError("It starts two bots. Make a script of each")
-            self._end_with(error)
-            raise error
-        if not isinstance(client.loop, asyncio.AbstractEventLoop):
-            await client.__aenter__()  # as `async with client` does, which a script may leave out
-        self._client.set_result(client)
-        await self._over
-
-    async def end(self, error: BaseException | None, *, is_asked: bool, deadline: float) -> None:
-        """Its client has ended: let what follows in it end too, until then."""
-        if is_asked or not self._client.done():
-            self.main.cancel()  # as Ctrl-C does to `asyncio.run`
-        if is_asked or self.main.done():
-            self._over.cancel()
-        else:
-            self._end_with(error)
-        await wait_for_end({self.main}, deadline)
-        last = error_of(self.main)
-        if self._client.done() and last not in (None, error):
-            log.error("What follows the bot's end has failed.", exc_info=last)
-        modules.release()
-
-    def _end_with(self, error: BaseException | None) -> None:
-        """End the wait of `hold`, if that has not ended yet."""
-        if self._over.done():
-            return
-        if error is None:
-            self._over.set_result(None)
-        else:
-            self._over.set_exception(error)
-            self._over.exception()  # asyncio complains where nobody has looked at it
-
-
 STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
-# A reference that keeps nothing alive, as running_life below.
-running_start: ContextVar[Callable[[], "Start | None"]] = ContextVar(
-    "running_start", default=lambda: None
-)
+handed_over: list[Any] | None = None  # by the script that is being read, if one is
+
+
+async def run_code(bot: BotSettings) -> None:
+    """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
+    if bot.script is None:
+        modules.claim(modules_of(bot.extensions))
+        await Bot(bot).start(bot.token)
+        return
+    try:
+        await read_script(bot.script)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise ScriptError(f"It calls exit({error}){place_of(error)}") from error
+
+
+def read_script(script: Path) -> Coroutine[Any, Any, Any]:
+    """Run a script as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too.
+
+    Returns what it would run there.
+    """
+    global handed_over
+    check_script(script)
+    modules.claim(modules_beside(script))
+    folder = str(script.parent)
+    with suppress(ValueError):  # its place may be behind another script's folder
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    arguments = sys.argv
+    sys.argv = [str(script)]
+    work = handed_over = []
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except BaseException:
+        if not work:
+            raise
+    finally:
+        handed_over = None
+        sys.argv = arguments
+        restore_folder()
+    if not work:
+        raise ScriptError(STARTS_NONE)
+    first: Coroutine[Any, Any, Any] = work.pop(0)
+    for extra in work:  # a clean-up of its own, which it runs in spite of HandedOver
+        extra.close()
+    return first
 
 
 def check_script(script: Path) -> None:
@@ -840,14 +774,18 @@ def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
 
 
 def modules_beside(script: Path) -> dict[str, Path]:
-    """What a script can import from its own folder, by name."""
+    """What a script can import from its own folder, by name: a file, or a folder."""
     own = {}
-    for path in script.parent.iterdir():
-        is_package = any(path.glob("*.py")) or any(path.glob("*/*.py"))
-        is_package &= not (path / "pyvenv.cfg").exists()
+    for path in script.parent.glob("*"):
+        is_package = any(python_files(path)) and not (path / "pyvenv.cfg").exists()
         if path != script and (path.suffix == ".py" or is_package):
             own[path.stem] = path
     return own
+
+
+def python_files(folder: Path) -> list[Path]:
+    """Those in a folder, and in the folders in it."""
+    return [*folder.glob("*.py"), *folder.glob("*/*.py")]
 
 
 class Modules:
@@ -874,32 +812,31 @@ class Modules:
             if name in claims:
                 yield claims[name]
 
-    def release(self) -> None:
-        """The running bot has ended: what no other one has is imported anew."""
-        own = self._claims.pop(running_token.get(), {})
-        gone = own.keys() - set().union(*self._claims.values())
-        for name in list(sys.modules):
-            top = name.partition(".")[0]
-            if top in gone:
-                del sys.modules[name]
-
-    def loaded_from(self, folder: Path) -> dict[str, Path]:
-        """The files of those that are loaded from a folder, by name, but for extensions."""
-        extensions = {name for bot in bots_with_code for name in bot.extensions}
+    def imported(self, token: str) -> dict[str, Path]:
+        """The modules of a bot that are imported, by name, and their files."""
+        own = self._claims.get(token, {})
         found = {}
         for name, module in list(sys.modules.items()):
-            file = file_of(module)
-            top, _, _ = name.partition(".")
-            is_beside = file.startswith(str(folder / top))  # and not in another script's folder
-            is_own = is_beside and file.endswith(".py") and is_users(file)
-            if is_own and name not in extensions:
-                found[name] = Path(file)
+            top = name.partition(".")[0]
+            if top in own:
+                found[name] = Path(file_of(module))
         return found
 
-    def forget(self, folder: Path) -> None:
-        """See that the modules of a folder are read anew."""
-        for name in self.loaded_from(folder):
-            sys.modules.pop(name)
+    def release(self) -> None:
+        """The running bot has ended: what no other one has is imported anew."""
+        token = running_token.get()
+        imported = self.imported(token)
+        self._claims.pop(token, {})
+        others = set().union(*self._claims.values())
+        for name in imported:
+            if name.partition(".")[0] not in others:
+                del sys.modules[name]
+
+    def forget(self, token: str) -> None:
+        """See that a bot's modules are read anew, also where another bot has them."""
+        extensions = {name for bot in bots_with_code for name in bot.extensions}
+        for name in self.imported(token).keys() - extensions:
+            del sys.modules[name]
 
 
 modules = Modules()
@@ -910,18 +847,14 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(run)
     def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
-        start = running_start.get()()
-        is_elsewhere = threading.get_ident() != main_thread
-        if start is None or is_elsewhere or not start.is_reading:
+        if handed_over is None or threading.get_ident() != main_thread:
             return run(*arguments, **options)
         work = arguments[-1]
-        if start.work is None and run.__name__ == "run":
-            start.work = work
+        if run.__name__ == "run":
+            handed_over.append(work)
             raise HandedOver
         if asyncio.iscoroutine(work):
             work.close()
-        if start.work:  # it goes on in spite of HandedOver, to its own clean-up
-            raise HandedOver
         raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
@@ -929,22 +862,16 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
 
 async def start_or_hold(client: discord.Client, token: str, **options: Any) -> None:
     """In the place of `Client.start`: the entry logs in, with its own token."""
-    start = running_start.get()()
-    if threading.get_ident() != main_thread:
+    life = life_of_code()
+    if life is None or threading.get_ident() != main_thread:
         raise ScriptError("It starts a bot in a thread. Start it in the script itself")
-    if start is None:
-        await start_client(client, token, **options)
-    else:
-        await start.hold(client)
-
-
-start_client = discord.Client.start
+    await life.hold(client)
 
 
 async def log_in_or_refuse(client: discord.Client, token: str) -> None:
     """In the place of `Client.login`: a script that logs in and connects by hand keeps no limit."""
-    start = running_start.get()()
-    if start and not start.has_client:
+    life = life_of_code()
+    if life and not life.client:
         raise ScriptError("It uses login(). Write await client.start(token) in its place")
     await log_in_client(client, token)
 
@@ -977,6 +904,23 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
 def is_part_of(module: str, bot: Any) -> bool:
     """Whether a module of this name is one of a bot's extensions, or below one."""
     return any(f"{module}.".startswith(f"{name}.") for name in bot.extensions)
+
+
+def parts_of(module: object, changed: set[Path]) -> set[Path]:
+    """Which of these files are this module's, or of the package that it is."""
+    file = Path(file_of(module))
+    if file.name != "__init__.py":
+        return changed & {file}
+    return {path for path in changed if file.parent in path.parents}
+
+
+def extensions_among(code: set[Path]) -> set[Path]:
+    """Those of these files that some bot can load again, without leaving Discord."""
+    found: set[Path] = set()
+    for bot in bots_with_code:
+        for module in bot.extensions.values():
+            found |= parts_of(module, code)
+    return found
 
 
 def take_over() -> None:
@@ -1066,6 +1010,7 @@ WRONG_CODE = (
     *(commands.ExtensionError, discord.app_commands.AppCommandError),
 )
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
+LIBRARIES = (DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
 PYTHON_FOLDER = os.path.dirname(os.__file__)
 NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that begin so
 
@@ -1359,10 +1304,11 @@ class Pool(aiohttp.TCPConnector):
         await super().close()
 
 
-class Network:
+class Shared:
     """The way into the internet: whether it was away, and whether Discord blocks this address."""
 
-    def __init__(self, how_to_start_again: str) -> None:
+    def __init__(self, how_to_start_again: str, restore: Callable[[], None]) -> None:
+        self.restore = restore  # puts back what code of a bot may have taken from all
         self.pool = Pool()
         self.blocked_until = 0.0  # by the monotonic clock
         self.had_trouble = False  # since the last look
@@ -1725,24 +1671,6 @@ async def clean_up(client: discord.Client) -> None:
             await voice.disconnect(force=True)
 
 
-def files_of(client: discord.Client | None, script: Path | None) -> tuple[str, ...]:
-    """How the names of files begin whose tasks end with this client.
-
-    Those are discord.py's, its class's and its extensions', and those in its script's folder. A
-    helper module's serve other bots too.
-    """
-    folders = [DISCORD_FOLDER, os.path.dirname(asyncio.__file__)]
-    if script:
-        folders.append(str(script.parent))
-    names = [folder + os.sep for folder in folders]
-    own_module = sys.modules.get(type(client).__module__)
-    for module in (own_module, *extensions_of(client).values()):
-        file = file_of(module)
-        if file:
-            names.append(file.removesuffix("__init__.py"))
-    return tuple(names)
-
-
 def extensions_of(client: discord.Client | None) -> dict[str, object]:
     """The modules of its extensions by name, which a plain client has not."""
     return dict(getattr(client, "extensions", {}))
@@ -1752,13 +1680,6 @@ def file_of_task(task: asyncio.Task[Any]) -> str:
     """Where the coroutine that the task runs was written."""
     code = getattr(task.get_coro(), "cr_code", None)
     return getattr(code, "co_filename", "<")
-
-
-def is_from(task: asyncio.Task[Any], files: tuple[str, ...]) -> bool:
-    """Whether the task runs a coroutine of one of these files."""
-    file = file_of_task(task)
-    # What a package began may serve other bots too, as a DNS lookup of the shared pool does.
-    return file.startswith(files) and "site-packages" not in file.removeprefix(DISCORD_FOLDER)
 
 
 async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
@@ -1772,33 +1693,27 @@ async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
     return not late
 
 
-def error_of(task: asyncio.Future[Any]) -> BaseException | None:
+def error_of(task: asyncio.Task[Any] | None) -> BaseException | None:
     """What a task has raised, if it has ended."""
-    if not task.done() or task.cancelled():
+    if task is None or not task.done() or task.cancelled():
         return None
     return task.exception()
 
 
-def parts_of(module: object, changed: set[Path]) -> set[Path]:
-    """Which of these files are this module's, or of the package that it is."""
-    file = Path(file_of(module))
-    if file.name != "__init__.py":
-        return changed & {file}
-    return {path for path in changed if file.parent in path.parents}
-
-
 class Life:
-    """One client, from its log-in to its end. Whoever closes it asks for that end."""
+    """One client, from its beginning to its end. Whoever closes it asks for that end."""
 
     def __init__(self, entry: "Entry") -> None:
-        self.client: discord.Client | None = None  # until its code has made one
         self.entry = entry
-        self.leaving = asyncio.Event()  # somebody has asked it to end
+        self.client: discord.Client | None = None  # until its code has made one
+        self.leaving = asyncio.Event()  # it is to end
         self.is_offline = asyncio.Event()  # nobody sees it any more
         self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
-        self._start: Start | None = None
+        self.is_over = False  # its code begins nothing any more
+        self._has_client = asyncio.Event()  # or its code has ended without one
+        self._main: asyncio.Task[None] | None = None  # its code, from its beginning
         self._gateway: Gateway | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
@@ -1810,35 +1725,70 @@ class Life:
 
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
-        self._attempt = asyncio.create_task(self._log_in_and_connect())
+        running_life.set(weakref.ref(self))
+        self._attempt = asyncio.create_task(self._live())
         asked = asyncio.create_task(self.leaving.wait())
         await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if self._attempt.done() and self._attempt.cancelled() and not self.leaving.is_set():
-            self.error = RuntimeError("Some code has cancelled this bot")
+        if self._attempt.cancelled() and not self.leaving.is_set():
+            kind_of_error = RuntimeError if self.is_up else SetupFailed
+            self.error = kind_of_error("Some code has cancelled this bot.")
         self.leaving.set()
-        await self._end(self._why())
-        return self._why()
+        self.error = self.error or error_of(self._attempt) or error_of(self._main)
+        await self._end()
+        self.left.set()
+        return self.error
 
-    def _why(self) -> BaseException | None:
-        """The error that ends it, if there is one."""
-        error = self.error or error_of(self._attempt)
-        if self._start and not error:
-            error = error_of(self._start.main)
-        return error
-
-    async def _log_in_and_connect(self) -> None:
+    async def _live(self) -> None:
         await self.entry.pause()
-        self._start = Start(self.settings)
+        self._main = asyncio.create_task(run_code(self.settings))
+        self._main.add_done_callback(self._main_ended)
         try:
-            client = await self._start.client()
-            self.client = client
+            client = await self._wait_for_client()
             self._close_client = client.close
             client.close = self.close  # type: ignore[method-assign]
-            self._start.main.add_done_callback(lambda _: self.leaving.set())
-            await log_in(client, self.settings.token, self.entry.network.pool)
+            await self.log_in(client)
         finally:
-            self.entry.restore()
+            self.entry.shared.restore()
         self.is_up = True
+        await self.stay(client)
+
+    async def _wait_for_client(self) -> discord.Client:
+        """Wait until its code has made a client. Raises `SetupFailed`."""
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT):
+                await self._has_client.wait()
+        except TimeoutError:
+            raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.") from None
+        if self.client is None:
+            raise SetupFailed from error_of(self._main) or ScriptError(STARTS_NONE)
+        return self.client
+
+    def _main_ended(self, _: asyncio.Task[None]) -> None:
+        if self.client:
+            self.leaving.set()
+        self._has_client.set()
+
+    async def hold(self, client: discord.Client) -> None:
+        """In the place of `client.start()`: take the client, and wait for its end."""
+        if self.client is None:
+            if not isinstance(client.loop, asyncio.AbstractEventLoop):
+                await client.__aenter__()  # as `async with client` does, which may be left out
+            self.client = client
+            self._has_client.set()
+        elif not self.leaving.is_set():
+            self.error = ScriptError("It starts two bots. Make a script of each")
+            self.leaving.set()
+            raise self.error
+        await self.is_offline.wait()
+        if self.error:
+            raise self.error
+
+    async def log_in(self, client: discord.Client) -> None:
+        """Log in, and run the bot's setup. Raises `SetupFailed`, or what discord.py raises."""
+        await log_in(client, self.settings.token, self.entry.shared.pool)
+
+    async def stay(self, client: discord.Client) -> None:
+        """Connect, and stay connected, as long as there is no error that ends the client."""
         files.follow(self.settings.code_files())
         self.entry.reached()
         self.entry.pace.has_session = False
@@ -1874,10 +1824,10 @@ class Life:
             self.entry.failed(failure)
             await self.entry.pause()
 
-    async def _end(self, error: BaseException | None) -> None:
+    async def _end(self) -> None:
         """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
         began = time.monotonic()
-        own_files = files_of(self.client, self.settings.script)
+        extensions = extensions_of(self.client).values()
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
@@ -1885,60 +1835,80 @@ class Life:
                 log.warning(text, CLEANUP_UNTIL)
         if self._gateway:
             await self._gateway.leave()
-        self.is_offline.set()
-        keep = {self._attempt, *self._closers}
-        if self._start:
-            keep.add(self._start.main)
-            is_asked = self.entry.wanted is not self.settings
-            await self._start.end(error, is_asked=is_asked, deadline=began + MAIN_UNTIL)
-        others = tasks[self.settings.token] - keep
-        own = {task for task in others if is_from(task, own_files)}
+        if self._main:
+            await self._end_main(self._main, began + MAIN_UNTIL)
+        own = self._own_tasks(extensions)
         for task in own:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
+        self.is_over = True
+        running_life.set(None)
         self._attempt.cancel()  # connect() now and then goes on until the client is closed
         await self._close(began + CLOSE_UNTIL)
-        running_life.set(None)
-        self.left.set()
+
+    def _own_tasks(self, extensions: Iterable[object]) -> set[asyncio.Task[Any]]:
+        """The tasks that end with this client: those of discord.py, and of the bot's own code.
+
+        Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
+        """
+        code = set(self.settings.code_files())
+        own: set[asyncio.Task[Any]] = set()
+        for task in tasks[self.settings.token] - {self._attempt, self._main, *self._closers}:
+            file = file_of_task(task)
+            code_of_task = {Path(file)}
+            is_of_extension = any(parts_of(module, code_of_task) for module in extensions)
+            if file.startswith(LIBRARIES) or is_of_extension or code_of_task <= code:
+                own.add(task)
+        return own
+
+    async def _end_main(self, main: asyncio.Task[None], deadline: float) -> None:
+        """Let what follows in its code end too. `hold` waits for this."""
+        is_asked = self.entry.wanted is not self.settings
+        if is_asked or self.client is None:
+            main.cancel()  # as Ctrl-C does to `asyncio.run`
+        self.is_offline.set()
+        await wait_for_end({main}, deadline)
+        error = error_of(main)
+        if error and error is not self.error and self.client:
+            log.error("What follows the bot's end has failed.", exc_info=error)
+        modules.release()
 
     async def _close(self, deadline: float) -> None:
-        if self.client is None:
-            await wait_for_end({self._attempt}, deadline)
-            return
-        closing = asyncio.create_task(self._close_client())
-        await wait_for_end({self._attempt, closing}, deadline)
-        error = error_of(closing)
-        if error:
-            log.error("Some clean-up failed.", exc_info=error)
-        await self.client.http.close()  # not public: where the client's own close was cut off
+        ending: set[asyncio.Task[Any]] = {self._attempt}
+        if self.client:
+            closing = asyncio.create_task(self._close_client())
+            ending.add(closing)
+        await wait_for_end(ending, deadline)
+        if self.client:
+            error = error_of(closing)
+            if error:
+                log.error("Some clean-up failed.", exc_info=error)
+            await self.client.http.close()  # not public: where the client's own close was cut off
 
-    async def reload(self, changed: set[Path]) -> str:
+    async def reload(self, code: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
         running_life.set(weakref.ref(self))
         running_token.set(self.settings.token)
-        own = set(self.settings.code_files())  # also of one that is being loaded
-        for module in extensions_of(self.client).values():
-            own |= parts_of(module, changed)
-        if changed.isdisjoint(own):
-            return ""
-        async with self._one_reload:
-            return await self._reload(changed)
-
-    async def _reload(self, changed: set[Path]) -> str:
         outcome = ""
-        for name, module in extensions_of(self.client).items():
-            if self.leaving.is_set() or not parts_of(module, changed):
-                continue
-            try:
-                await self.client.reload_extension(name)  # type: ignore[union-attr]
-                outcome = outcome or "reloaded"
-            except (Exception, asyncio.CancelledError) as error:
-                failure = diagnose_setup(error, self.settings)
-                text = f"{failure.text} The old code keeps running."
-                log.error("%s", text, exc_info=failure.cause)
-                outcome = "did not load in"
-        self.entry.restore()
+        async with self._one_reload:
+            for name, module in extensions_of(self.client).items():
+                if parts_of(module, code) and not self.leaving.is_set():
+                    problem = await self._reload_one(name)
+                    outcome = "did not load in" if problem else outcome or "reloaded"
+        if outcome:
+            self.entry.shared.restore()
         return outcome
+
+    async def _reload_one(self, name: str) -> str:
+        """Load one again. Returns the problem, which the log has, if there is one."""
+        client: Any = self.client
+        try:
+            await client.reload_extension(name)
+            return ""
+        except (Exception, asyncio.CancelledError) as error:
+            failure = diagnose_setup(error, self.settings)
+            log.error("%s The old code keeps running.", failure.text, exc_info=failure.cause)
+            return failure.text
 
     async def close(self) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it.
@@ -1965,15 +1935,9 @@ class Life:
 class Entry:
     """One bot: what it runs with, its state, and the event that is set when it has ended."""
 
-    def __init__(
-        self,
-        settings: BotSettings,
-        pace: Pace,
-        network: Network,
-        restore: Callable[[], None],
-    ) -> None:
+    def __init__(self, settings: BotSettings, shared: Shared) -> None:
         self.settings = settings
-        self.wanted: BotSettings | None = settings  # what it is to run with; None: it is to end
+        self.wanted: BotSettings | None = None  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
@@ -1981,21 +1945,35 @@ class Entry:
         # When it was ready again. The first time is a 0, and only so many are kept.
         self.reconnects: deque[float] = deque(maxlen=1000)
         self.life: Life | None = None
-        self.pace = pace
-        self.network = network
-        self.restore = restore  # puts back what the bot's code may have taken from all
-        self.task = asyncio.create_task(self._run())
+        self.pace = Pace()
+        self.shared = shared
+        self.task: asyncio.Task[None]
 
-    def want(self, settings: BotSettings | None, *, again: bool = False) -> None:
-        """Run with these settings from now on, or end. One client leaves before the next starts."""
-        is_same = settings == self.wanted == self.settings and not self.is_leaving
-        if settings and is_same and not again:
-            self.settings = settings  # with another name or number, perhaps
-        elif not self.event.is_set():
-            self.failure = Failure()
-            self.set_state("starting")
-            self.leave()
-        self.wanted = settings
+    def want(self, wanted: BotSettings | None, *, again: bool = False) -> str:
+        """Run with these settings from now on, or end. Returns what that changes, in a word.
+
+        One client leaves before the next one starts.
+        """
+        before = self.wanted
+        is_new = again or self.life is None or wanted != before
+        self.wanted = copy.copy(wanted)  # another one: its client has to leave, if it is not kept
+        if self.wanted == self.settings and not is_new and not self.is_leaving:
+            self.settings = self.wanted  # with another name or number, perhaps
+        elif wanted or self.life:
+            self._begin_anew()
+        if wanted is None:
+            return "removed" if before else ""
+        if before is None:
+            return "added"
+        return "restarted" if is_new else ""
+
+    def _begin_anew(self) -> None:
+        self.failure = Failure()
+        self.set_state("starting")
+        self.leave()
+        if self.life is None:
+            self.event.clear()
+            self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
@@ -2004,7 +1982,6 @@ class Entry:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
                 self.life = Life(self)
-                running_life.set(weakref.ref(self.life))
                 error = await self.life.run()
                 goes_on = self._goes_on_after(error)
             self._say_why_it_ended()
@@ -2029,7 +2006,7 @@ class Entry:
         if self.wanted is None:
             log.info("stopped: as asked")
         elif self.failure.text:
-            text = f"{self.failure.text} {self.network.how_to_start_again}"
+            text = f"{self.failure.text} {self.shared.how_to_start_again}"
             log.error("stopped: %s", text, exc_info=self.failure.cause)
         else:
             log.info("stopped: it closed itself")
@@ -2037,11 +2014,6 @@ class Entry:
     @property
     def client(self) -> discord.Client | None:
         return self.life.client if self.life else None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the bot's code is loaded."""
-        return self.life is not None and self.life.is_up
 
     @property
     def is_leaving(self) -> bool:
@@ -2067,25 +2039,25 @@ class Entry:
         elif failure.kind is Kind.TOLD:
             self.pace.told(now, failure.wait)
         else:
-            self.network.block(now + failure.wait)
+            self.shared.block(now + failure.wait)
         delay = in_words(self._delay())
         # An outage is told once: its first failures, and that all are back.
         is_told = failure.kind is Kind.NETWORK and self.pace.unreached > 1
         level = logging.DEBUG if is_told else logging.WARNING
         log.log(level, "%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
         self.set_state("retrying")
-        self.network.had_trouble = True
+        self.shared.had_trouble = True
 
     def reached(self) -> None:
         """Discord has answered this bot. After an outage the others need not wait any longer."""
         if self.pace.unreached:
-            self.network.is_back()
+            self.shared.is_back()
         self.pace.reached()
 
     def _delay(self) -> float:
         """In how many seconds it may try again."""
         now = time.monotonic()
-        return max(self.pace.wait(now), self.network.blocked_until - now)
+        return max(self.pace.wait(now), self.shared.blocked_until - now)
 
     async def pause(self) -> None:
         """Wait until it may try again."""
@@ -2098,11 +2070,23 @@ class Entry:
             delay = self._delay()
             if delay <= 0:
                 return
-            if self.network.blocked_until > time.monotonic():
+            if self.shared.blocked_until > time.monotonic():
                 # After a block they come one by one, so that the first finds out for all.
                 delay += random.uniform(0, BLOCK_SPREAD)
-            if await self.network.wait_until_back(delay):
+            if await self.shared.wait_until_back(delay):
                 self.pace.network_until = 0
+
+    def needs_start_for(self, code: set[Path], others: set[Path | None]) -> set[Path]:
+        """For which of these saved files it has to start again, as it cannot load them anew."""
+        if self.wanted is None:
+            return set()
+        own = code.intersection(self.wanted.code_files()) - (others - {self.wanted.script})
+        if self.life and self.life.is_up:
+            imported = {self.wanted.script, *modules.imported(self.wanted.token).values()}
+            own = (own & imported) - extensions_among(code) if self.wanted.script else set()
+            if not can_run(own, self.wanted):
+                return set()
+        return own
 
     def set_ready(self) -> None:
         client = self.client
@@ -2171,23 +2155,11 @@ def restore_folder() -> None:
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
 
 
-def saved_code_of(entry: Entry, code: set[Path], extensions: set[Path]) -> set[Path]:
-    """For which of these saved files a bot has to start again, because it cannot load them anew."""
-    bot = entry.wanted
-    if bot is None:
-        return set()
-    if not entry.is_up:
-        return code.intersection(bot.code_files())
-    if bot.script is None:
-        return set()
-    own = code.intersection(bot.code_files()) - extensions
-    return own if own and can_run(bot, bot.script) else set()
-
-
-def can_run(bot: BotSettings, script: Path) -> bool:
-    """Whether a bot that runs may leave for its saved script. If not, the log says why."""
+def can_run(code: Iterable[Path], bot: BotSettings) -> bool:
+    """Whether a bot that runs may leave for this saved code. If not, the log says why."""
     try:
-        check_script(script)
+        for path in code:
+            check_script(path)
     except Exception as error:
         failure = diagnose_setup(error, bot)
         log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
@@ -2208,15 +2180,16 @@ class Runner:
 
     def __init__(self, env_file: Path, only: str | None) -> None:
         self.env_file = env_file
-        self.belongings: list[Callable[[], None]] = []  # each puts something back
+        self.belongings: list[Callable[[], None]] = []  # each puts back what is for all bots
         self._only = only
         self._environment = dict(os.environ)
         self._exported: set[str] = set()  # the env file's variables that are in os.environ
-        self._entries: dict[str, Entry] = {}  # by the bot's id, so that no bot has two sessions
-        self._paces: dict[str, Pace] = defaultdict(Pace)  # also of bots that have ended
+        # By the bot's id, so that no bot has two sessions; also those that have ended.
+        self._entries: dict[str, Entry] = {}
         self._has_env_file = False  # once it was there, it must not be missing
         self._changed_variables: list[str] = []
         self._stopping = False
+        self._leaving: list[Entry] = []  # once they are to stop
         self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
         self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
 
@@ -2288,133 +2261,97 @@ class Runner:
         """Make the bots what settings and code say now. At SIGHUP, stopped ones start again too."""
         if self._stopping:
             return
-        is_asked = changed is None
-        if changed is None:
-            changed = files.changed()
-        for path in changed:
+        saved = files.changed() if changed is None else changed
+        for path in saved:
             files.note(path)
         importlib.invalidate_caches()
-        code = {path for path in changed if path.suffix == ".py"}
-        sources: list[str] = []
+        code = {path for path in saved if path.suffix == ".py"}
+        sources = [path.name for path in sorted(code)]
         changes: Changes = defaultdict(list, added=[], removed=[], restarted=[])
         try:
-            if is_asked or code != changed.keys():
-                sources += self._follow_settings(changes)
-            sources += [path.name for path in sorted(code)]
-            if sources:
-                self._restart_for(code, changes)
-                # In a context of its own, as it is for no bot.
-                reloading = self._reload(code, sources, changes)
-                asyncio.create_task(reloading)  # noqa: RUF006  # `tasks` keeps it alive
+            if changed is None or code != saved.keys():
+                self._follow_settings(sources, changes)
+            self._restart_for(code, changes)
         except Exception:
             log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
+        if sources:
+            # In a context of its own, as it is for no bot.
+            reloading = self._reload(code, sources, changes)
+            asyncio.create_task(reloading)  # noqa: RUF006  # `tasks` keeps it alive
 
-    def _follow_settings(self, changes: Changes) -> list[str]:
-        """Read the settings again. Returns their source; nothing where they are not valid."""
+    def _follow_settings(self, sources: list[str], changes: Changes) -> None:
+        """Read the settings again, and take them if they are valid."""
         try:
-            settings = self.read()
+            bots = self.read()
         except SettingsError as error:
             text = "The bots keep running as they are. The settings are not valid:\n%s"
             log.error(text, "\n".join(error.args))
-            return []
+            return
+        sources.insert(0, shown(self.env_file))
         for entry in self._entries.values():
             if entry.wanted and entry.pace.unreached:
                 changes["trying again"].append(entry.settings.name)
-        self._network.is_back()
-        self._apply(settings, changes)
-        if self._changed_variables:
-            changes["changed"] += self._changed_variables
-        return [shown(self.env_file)]
+        self._shared.is_back()
+        self._apply(bots, changes)
+        changes["changed"] += self._changed_variables
+
+    def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
+        """Make the running bots equal to the settings. Only what differs moves, and is noted."""
+        wanted = {bot_id_of(bot.token): bot for bot in bots}
+        for bot_id, bot in wanted.items():
+            if bot_id not in self._entries:
+                self._entries[bot_id] = Entry(bot, self._shared)
+            files.follow(bot.code_files())
+        for bot_id, entry in self._entries.items():
+            new = wanted.get(bot_id)
+            before = entry.settings.name
+            name = new.name if new else before
+            change = entry.want(new)
+            if change:
+                changes[change].append(name)
+                self._unsettle()
+            elif name != before:
+                changes["renamed"].append(f"{before} to {name}")
 
     def _restart_for(self, code: set[Path], changes: Changes) -> None:
         """Start those bots again whose script was saved, or that have no code that works yet."""
-        extensions = self._extensions_among(code)
+        scripts = {entry.settings.script for entry in self._entries.values()}
         restarts = {}
-        folders = set()
-        for bot_id, entry in self._entries.items():
-            wanted = entry.wanted
-            own = saved_code_of(entry, code, extensions)
-            if wanted and own:
-                restarts[bot_id] = wanted
-                if wanted.script and own != {wanted.script}:
-                    folders.add(wanted.script.parent)
-        for folder in folders:
-            modules.forget(folder)
-        for bot_id, wanted in restarts.items():
-            self._apply_to_one(bot_id, dataclasses.replace(wanted), again=True)
-            self._unsettle()
-            changes["restarted"].append(wanted.name)
-
-    def _extensions_among(self, code: set[Path]) -> set[Path]:
-        """Those that some bot can load again, without leaving Discord."""
-        found: set[Path] = set()
         for entry in self._entries.values():
-            for module in extensions_of(entry.client).values():
-                found |= parts_of(module, code)
-        return found
+            own = entry.needs_start_for(code, scripts)
+            if own:
+                restarts[entry] = own
+        for entry, own in restarts.items():
+            if own != {entry.settings.script}:
+                modules.forget(entry.settings.token)
+        for entry in restarts:
+            entry.want(entry.wanted, again=True)
+            self._unsettle()
+            changes["restarted"].append(entry.settings.name)
+
+    def _unsettle(self) -> None:
+        self._unsettled = {"starting"}
+        self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
 
     async def _reload(self, code: set[Path], sources: list[str], changes: Changes) -> None:
         """Bring saved extensions into the bots that have them. Then say all that has changed."""
-        await self._reload_in_all(code, changes)
+        reloads = {}
+        for entry in self._entries.values():
+            if code and entry.life:
+                task = asyncio.create_task(entry.life.reload(code))
+                reloads[task] = entry.settings.name
+        if reloads:
+            await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
+        for task, name in reloads.items():
+            change = task.result() if task.done() else "still loading in"
+            if change:
+                changes[change].append(name)
         parts = []
         for change, changed in changes.items():
             if changed:
                 parts.append(f"{change} {', '.join(changed)}")
         outcome = "; ".join(parts) or "nothing changed"
         log.info("%s: %s", ", ".join(sources), outcome)
-
-    async def _reload_in_all(self, code: set[Path], changes: Changes) -> None:
-        reloads = {}
-        for entry in self._entries.values():
-            if code and entry.life:
-                task = asyncio.create_task(entry.life.reload(code))
-                reloads[task] = entry
-        if reloads:
-            await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
-        for task, entry in reloads.items():
-            change = task.result() if task.done() else "still loading in"
-            changes[change].append(entry.settings.name)
-        changes.pop("", None)
-
-    def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
-        """Make the running bots equal to the settings. Only what differs moves, and is noted."""
-        wanted = {bot_id_of(bot.token): bot for bot in bots}
-        for bot_id in {**self._entries, **wanted}:
-            entry = self._entries.get(bot_id)
-            before = entry.settings.name if entry else ""
-            bot = wanted.get(bot_id)
-            name = bot.name if bot else before
-            change = self._apply_to_one(bot_id, bot)
-            if change:
-                changes[change].append(name)
-                self._unsettle()
-            elif before and name != before:
-                changes["renamed"].append(f"{before} to {name}")
-        for bot in bots:
-            files.follow(bot.code_files())
-
-    def _unsettle(self) -> None:
-        self._unsettled = {"starting"}
-        self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
-
-    def _apply_to_one(self, bot_id: str, bot: BotSettings | None, *, again: bool = False) -> str:
-        """Make one bot equal to its settings. Returns what that changes, in a word."""
-        entry = self._entries.get(bot_id)
-        before = entry.wanted if entry else None
-        if entry and not entry.event.is_set():
-            entry.want(bot, again=again)
-            is_same = bot == before
-        elif bot:
-            self._entries[bot_id] = Entry(bot, self._paces[bot_id], self._network, self._restore)
-            is_same = False
-        else:
-            del self._entries[bot_id]
-            is_same = before is None
-        if is_same:
-            return ""
-        if bot is None:
-            return "removed"
-        return "restarted" if before else "added"
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
@@ -2430,17 +2367,16 @@ class Runner:
             tidy_memory()
             self._overdue_at = 0
             self._unsettled = set()
-        if self._network.had_trouble and not self._overdue_at:
+        if self._shared.had_trouble and not self._overdue_at:
             self._unsettled = {"starting", "retrying"}
-        self._network.had_trouble = "retrying" in states
+        self._shared.had_trouble = "retrying" in states
 
     def show(self) -> None:
         log.info(summarize(self._listed()))
 
     def _listed(self) -> list[Entry]:
-        """Those that are to run, or all while they stop."""
-        entries = self._entries.values()
-        return [entry for entry in entries if entry.wanted or self._stopping]
+        """Those that are to run, or those that were, while they stop."""
+        return self._leaving or [entry for entry in self._entries.values() if entry.wanted]
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
@@ -2457,22 +2393,11 @@ class Runner:
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
+        self._leaving = self._listed()
         self._stopping = True
         notify("STOPPING=1")
         for entry in self._entries.values():
             entry.want(None)
-
-    def close_bot_of(self, error: BaseException) -> None:
-        """End the bot whose code has raised what would end the event loop, and no other one."""
-        token = token_of(error)
-        place = place_of(error)
-        for entry in self._entries.values():
-            if entry.settings.token == token:
-                text = "[%s] Its code calls exit()%s. This bot is closed."
-                log.error(text, entry.settings.name, place)
-                entry.leave()
-                return
-        log.error("Some code of a bot calls exit()%s. The bots go on.", place)
 
     def _restore(self) -> None:
         """Put back what belongs to all, where code of a bot has taken it."""
@@ -2493,7 +2418,7 @@ class Runner:
         again = "Fix it, and send SIGHUP, or start run_bots.py again."
         if watch:
             again = f"Fix it, and save {shown(self.env_file)} or the code: the bot starts again."
-        self._network = Network(again)
+        self._shared = Shared(again, self._restore)
         if status:
             await serve_status(status, self.report)
         signals.take(self)
@@ -2503,10 +2428,11 @@ class Runner:
         while not all(entry.event.is_set() for entry in entries):
             await asyncio.gather(*(entry.event.wait() for entry in entries))
         keeping_up.cancel()
-        await asyncio.gather(*(entry.task for entry in entries))  # raises our own bugs
+        for entry in entries:
+            await entry.task  # raises our own bugs
         code = self._exit_code()
         signals.start_deadline(code)
-        await self._network.pool.close_for_all()
+        await self._shared.pool.close_for_all()
         return code
 
 
@@ -2519,6 +2445,12 @@ class Runner:
 running_life: ContextVar["weakref.ref[Life] | None"] = ContextVar("running_life", default=None)
 
 
+def life_of_code() -> Life | None:
+    """That of the client whose code is running; None also where it is long over."""
+    reference = running_life.get()
+    return reference() if reference else None
+
+
 class Task(asyncio.Task[Any]):
     """A task that is known to be some bot's, and that ends with the client that has begun it."""
 
@@ -2528,9 +2460,8 @@ class Task(asyncio.Task[Any]):
         siblings = tasks[running_token.get()]
         siblings.add(self)
         self.add_done_callback(siblings.discard)
-        reference = running_life.get()
-        life = reference() if reference else None
-        if reference and (life is None or life.left.is_set()):  # a thread of its code goes on
+        life = life_of_code()
+        if running_life.get() and (life is None or life.is_over):  # a thread of it goes on
             self.cancel()
 
 
@@ -2568,7 +2499,7 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         own = (own or contextvars.copy_context()).copy()  # it may be running
         own.run(super().call_exception_handler, context)
 
-    def run_until_done(self, work: Coroutine[Any, Any, int], runner: "Runner") -> int:
+    def run_until_done(self, work: Coroutine[Any, Any, int]) -> int:
         """Run this, whatever code of a bot raises or stops."""
         task = self.create_task(work)
         task.add_done_callback(lambda _: asyncio.BaseEventLoop.stop(self))
@@ -2576,19 +2507,21 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             try:
                 self.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
-                runner.close_bot_of(error)
+                close_bot_of(error)
         return int(task.result())
 
 
-def token_of(error: BaseException) -> str:
-    """The token of the bot whose code has raised this into the event loop."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        # Neither the method nor `_context` is public, and nothing else knows whose call it was.
-        # The second can go with Python 3.11: later handles have a `get_context()`.
-        if frame.f_code is asyncio.Handle._run.__code__:
-            context: contextvars.Context = frame.f_locals["self"]._context
-            return context.get(running_token, "")
-    return ""
+def close_bot_of(error: BaseException) -> None:
+    """End the bot whose code has raised what would end the event loop, and no other one."""
+    place = place_of(error)
+    for task in set().union(*tasks.values()):
+        life = task.context.run(life_of_code)
+        if error_of(task) is error and life:
+            text = "Its code calls exit()%s. This bot is closed."
+            task.context.run(log.error, text, place)
+            life.leaving.set()
+            return
+    log.error("Some code of a bot calls exit()%s. The bots go on.", place)
 
 
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
@@ -2647,7 +2580,35 @@ def protect_what_is_shared() -> None:
 
 
 PROBLEM = "PROBLEM: "
+Ask = Callable[[discord.Client], Coroutine[Any, Any, str]]
 COLUMNS = "{:>4} {:<32.32} {:<20} {:>7} {:>9}"  # 80 columns at most
+
+
+class Visit(Life):
+    """A life that ends as soon as Discord has said what there is to say of the bot."""
+
+    def __init__(self, bot: BotSettings, shared: Shared, ask: Ask) -> None:
+        super().__init__(Entry(bot, shared))
+        self.answer = ""
+        self._ask = ask
+
+    async def log_in(self, client: discord.Client) -> None:
+        problem = None  # looked at behind `except`: what comes then is not because of it
+        try:
+            await super().log_in(client)
+        except (SetupFailed, OSError, aiohttp.ClientError) as error:
+            problem = error
+        if isinstance(problem, (OSError, aiohttp.ClientError)):  # the code can be looked at
+            await set_up(client.setup_hook)
+        cause = problem.__cause__ if problem else None
+        origin = getattr(cause, "original", cause)
+        if isinstance(origin, OSError) and origin.errno == errno.EADDRINUSE:
+            log.warning("%s. Is it the running program that has it?", origin)
+        elif problem:
+            raise problem
+
+    async def stay(self, client: discord.Client) -> None:
+        self.answer = await self._ask(client)
 
 
 class Look:
@@ -2661,7 +2622,7 @@ class Look:
 
     async def run(self, bots: list[BotSettings]) -> int:
         """Look at these, and print what is there. Returns the exit code."""
-        self._pool = Pool()
+        self._shared = Shared("", restore_folder)
         log.info("Each bot's setup runs, as at a start. No bot connects.")
         print(COLUMNS.format("no.", "name", *self._heads))
         visits = [asyncio.create_task(self._visit(bot)) for bot in bots]
@@ -2672,59 +2633,24 @@ class Look:
     async def _visit(self, bot: BotSettings) -> bool:
         """Print one bot's row. Returns whether it is all right."""
         running_token.set(bot.token)
+        visit = Visit(bot, self._shared, self._ask)
         async with self._places:
-            # A task of its own: the bot's code may cancel it, or never end.
-            asking = asyncio.create_task(self._log_in_and_ask(bot))
-            await asyncio.wait({asking}, timeout=LOGIN_TIMEOUT + SETUP_TIMEOUT + CLEANUP_UNTIL)
-        if asking.done() and not asking.cancelled():
-            answer = asking.result()
-        else:
-            text = "The bot's setup was cancelled, or does not end."
-            answer = f"{PROBLEM}{bot.code_source}: {text}"
-        if answer in self._told:
-            answer = f"{PROBLEM}the same"
-        if answer.startswith(PROBLEM):
-            self._told.add(answer)
+            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, visit.leaving.set)
+            error = await visit.run()
+        answer = visit.answer or f"{PROBLEM}{self._problem_of(visit, error)}"
         print(f"{bot.number:>4} {bot.name:<32.32} {answer}")
-        return not answer.startswith(PROBLEM)
+        return bool(visit.answer)
 
-    async def _log_in_and_ask(self, bot: BotSettings) -> str:
-        start = Start(bot)
-        client = None
-        try:
-            client = await start.client()
-            problem = None  # looked at behind `except`: what comes then is not because of it
-            try:
-                await log_in(client, bot.token, self._pool)
-            except (SetupFailed, OSError, aiohttp.ClientError) as error:
-                problem = error
-            if problem:
-                await look_beside(problem, client)
-            if start.error:
-                raise SetupFailed from start.error
-            return await self._ask(client)
-        except Exception as error:
-            failure = diagnose(error, bot, client)
-            if failure.cause:
-                log.error("The error in its code:", exc_info=failure.cause)
-            return PROBLEM + failure.text
-        finally:
-            if client:
-                await client.close()
-            deadline = time.monotonic() + CLEANUP_UNTIL
-            await start.end(None, is_asked=True, deadline=deadline)
-
-
-async def look_beside(problem: Exception, client: discord.Client) -> None:
-    """Raise this, if it is a problem of the bot, or else what is wrong with its code."""
-    cause = problem.__cause__
-    origin = getattr(cause, "original", cause)
-    if isinstance(origin, OSError) and origin.errno == errno.EADDRINUSE:
-        log.warning("%s. Is it the running program that has it?", origin)  # no problem of settings
-        return
-    if not isinstance(problem, SetupFailed):  # without a network the code can be looked at
-        await set_up(client.setup_hook)
-    raise problem
+    def _problem_of(self, visit: Visit, error: BaseException | None) -> str:
+        if error is None:
+            return f"{visit.settings.code_source}: The bot's setup was cancelled, or does not end."
+        failure = diagnose(error, visit.settings, visit.client)
+        if failure.cause:
+            log.error("The error in its code:", exc_info=failure.cause)
+        if failure.text in self._told:
+            return "the same"
+        self._told.add(failure.text)
+        return failure.text
 
 
 async def upload_commands(client: discord.Client) -> str:
@@ -3511,7 +3437,7 @@ def main(argv: list[str] | None = None) -> int:
         protect_what_is_shared()
         with asyncio.Runner(loop_factory=Loop) as loop_runner:
             loop: Any = loop_runner.get_loop()
-            code: int = loop.run_until_done(work, runner)
+            code: int = loop.run_until_done(work)
             if is_look:
                 end_now(code)  # whatever threads a setup has begun
             return code

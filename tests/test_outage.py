@@ -39,7 +39,7 @@ PLAIN = """
                 self.count += 1
                 await message.channel.send(f"number {self.count}")
     """
-CLIENT = "Bot(self._settings).start"
+CLIENT = "Bot(bot).start"
 SHORT_WAITS = (
     ("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"),
     ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"),
@@ -48,7 +48,7 @@ SHORT_WAITS = (
 
 def use_plain_client(program: Program) -> None:
     write(program, "plain.py", PLAIN)
-    program.change_script(CLIENT, "__import__('plain').Plain(self._settings).start")
+    program.change_script(CLIENT, "__import__('plain').Plain(bot).start")
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
