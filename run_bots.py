@@ -1594,29 +1594,6 @@ class Gateway:
 # It touches nothing of another client, and decides nothing of what comes after it.
 
 
-async def log_in(client: discord.Client, token: str, pool: Pool) -> None:
-    """Log in by REST, and run the bot's own setup, each within its time.
-
-    Raises `SetupFailed`, or what discord.py raises.
-    """
-    setup_hook = client.setup_hook
-    client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
-    # Not public: a client takes a connector and a proxy only as it is made, perhaps by a script.
-    if client.http.connector is discord.utils.MISSING:
-        client.http.connector = pool
-    client.http.proxy = client.http.proxy or find_proxy()
-    # Not public: a rate limit of the login that is longer is an error, for which the entry waits.
-    own_limit = client.http.max_ratelimit_timeout
-    client.http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-    try:
-        async with asyncio.timeout(LOGIN_TIMEOUT):
-            await client.login(token)
-    finally:
-        client.setup_hook = setup_hook  # type: ignore[method-assign]
-        client.http.max_ratelimit_timeout = own_limit
-    await set_up(setup_hook)
-
-
 async def set_up(setup_hook: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a bot's own setup, within its time. Raises `SetupFailed`."""
     try:
@@ -1784,8 +1761,27 @@ class Life:
             raise self.error
 
     async def log_in(self, client: discord.Client) -> None:
-        """Log in, and run the bot's setup. Raises `SetupFailed`, or what discord.py raises."""
-        await log_in(client, self.settings.token, self.entry.shared.pool)
+        """Log in by REST, and run the bot's own setup, each within its time.
+
+        Raises `SetupFailed`, or what discord.py raises.
+        """
+        setup_hook = client.setup_hook
+        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
+        # Not public: a client takes a connector and a proxy only as it is made, perhaps by a
+        # script, and waits for long rate limits, which are errors here: the entry waits.
+        http = client.http
+        if http.connector is discord.utils.MISSING:
+            http.connector = self.entry.shared.pool
+        http.proxy = http.proxy or find_proxy()
+        own_limit = http.max_ratelimit_timeout
+        http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
+        try:
+            async with asyncio.timeout(LOGIN_TIMEOUT):
+                await client.login(self.settings.token)
+        finally:
+            client.setup_hook = setup_hook  # type: ignore[method-assign]
+            http.max_ratelimit_timeout = own_limit
+        await set_up(setup_hook)
 
     async def stay(self, client: discord.Client) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
@@ -1955,17 +1951,16 @@ class Entry:
         One client leaves before the next one starts.
         """
         before = self.wanted
-        is_new = again or self.life is None or wanted != before
+        is_same = wanted == before == self.settings and self.life and not self.is_leaving
         self.wanted = copy.copy(wanted)  # another one: its client has to leave, if it is not kept
-        if self.wanted == self.settings and not is_new and not self.is_leaving:
+        if self.wanted and is_same and not again:
             self.settings = self.wanted  # with another name or number, perhaps
-        elif wanted or self.life:
+            return ""
+        if wanted or self.life:
             self._begin_anew()
         if wanted is None:
             return "removed" if before else ""
-        if before is None:
-            return "added"
-        return "restarted" if is_new else ""
+        return "restarted" if before else "added"
 
     def _begin_anew(self) -> None:
         self.failure = Failure()
@@ -2153,6 +2148,14 @@ def restore_folder() -> None:
 
 
 Changes = dict[str, list[str]]  # by what has changed, the names of the bots
+
+
+def in_one_line(changes: Changes) -> str:
+    parts = []
+    for change, changed in changes.items():
+        if changed:
+            parts.append(f"{change} {', '.join(changed)}")
+    return "; ".join(parts) or "nothing changed"
 
 
 def can_run(code: Iterable[Path], bot: BotSettings) -> bool:
@@ -2346,12 +2349,7 @@ class Runner:
             change = task.result() if task.done() else "still loading in"
             if change:
                 changes[change].append(name)
-        parts = []
-        for change, changed in changes.items():
-            if changed:
-                parts.append(f"{change} {', '.join(changed)}")
-        outcome = "; ".join(parts) or "nothing changed"
-        log.info("%s: %s", ", ".join(sources), outcome)
+        log.info("%s: %s", ", ".join(sources), in_one_line(changes))
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled."""
