@@ -291,10 +291,7 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            paths = [self.script]
-            for path in modules_beside(self.script).values():
-                paths += [path, *python_files(path)]
-            return [path for path in paths if path.suffix == ".py"]
+            return [self.script, *modules.imported(self.token).values()]
         paths = []
         for folder in FOLDERS:
             for name in self.extensions:
@@ -726,7 +723,10 @@ def read_script(script: Path) -> Coroutine[Any, Any, Any]:
     """
     global handed_over
     check_script(script)
-    modules.claim(modules_beside(script))
+    own = modules_beside(script)
+    modules.claim(own)
+    for path in own.values():  # the script may fail before it has imported what is to be saved
+        files.follow(python_files(path) or [path])
     folder = str(script.parent)
     with suppress(ValueError):  # its place may be behind another script's folder
         sys.path.remove(folder)
@@ -2071,16 +2071,18 @@ class Entry:
             if await self.shared.wait_until_back(delay):
                 self.pace.network_until = 0
 
-    def needs_start_for(self, code: set[Path], others: set[Path | None]) -> set[Path]:
+    def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
         """For which of these saved files it has to start again, as it cannot load them anew."""
         if self.wanted is None:
             return set()
-        own = code.intersection(self.wanted.code_files()) - (others - {self.wanted.script})
+        own = code.intersection(self.wanted.code_files())
+        script = self.wanted.script
         if self.life and self.life.is_up:
-            imported = {self.wanted.script, *modules.imported(self.wanted.token).values()}
-            own = (own & imported) - extensions_among(code) if self.wanted.script else set()
+            own = own - extensions_among(code) if script else set()
             if not can_run(own, self.wanted):
                 return set()
+        elif script:
+            own |= {path for path in code - scripts if script.parent in path.parents}
         return own
 
     def set_ready(self) -> None:

@@ -362,7 +362,7 @@ async def test_a_script_resumes_after_an_outage_with_what_it_remembers(
     await discord.say("count")
     await until(lambda: contents(bot) == ["count 1"])
     await discord.stop()
-    await program.logged("Discord cannot be reached", times=2)
+    await program.logged("Discord cannot be reached")
     await discord.start()
     await program.logged("ready as stateful", times=2)
     await discord.say("count")
@@ -948,6 +948,35 @@ async def test_a_script_that_was_wrong_starts_when_it_is_mended(
     await program.logged("ready as wrong")
     assert len(refused.requests) == requests
     assert len(music.identifies) == len(wrong.identifies) == 1
+    assert await program.stop() == 0
+
+
+async def test_a_script_with_a_module_that_was_wrong_starts_when_that_is_mended(
+    program: Program, discord: LocalDiscord
+) -> None:
+    configured, music = bring(program, discord, "configured.py", "music.py")
+    good = (program.folder / "config.py").read_text()
+    (program.folder / "config.py").write_text("def oops(:")
+    await program.start()
+    await program.logged("1 of 2 bots are ready")
+    (program.folder / "config.py").write_text(good)
+    await program.logged("config.py: restarted configured")
+    await program.logged("ready as configured")
+    assert len(configured.identifies) == len(music.identifies) == 1
+    assert await program.stop() == 0
+
+
+async def test_a_saved_module_that_is_no_python_leaves_the_old_code_running(
+    program: Program, discord: LocalDiscord
+) -> None:
+    (bot,) = bring(program, discord, "configured.py")
+    await program.start()
+    await program.logged("ready as configured")
+    (program.folder / "config.py").write_text("def oops(:")
+    await program.logged("The old code keeps running")
+    await discord.say("c!greet")
+    await until(lambda: contents(bot) == ["hello from the config"])
+    assert len(bot.identifies) == 1
     assert await program.stop() == 0
 
 
