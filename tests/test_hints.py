@@ -36,14 +36,13 @@ def read(
     text: str | None, environment: Mapping[str, str] | None = None
 ) -> tuple[list[Any], list[str]]:
     """The bots of such an env file and environment, and what is said: warnings or problems."""
-    path = None
+    path = Path(".env")
     if text is not None:
-        path = Path(".env")
         path.write_text(text, encoding="utf-8")
         path.chmod(0o600)
     try:
         reading = run_bots.read_settings(path, environment or {})
-        run_bots.Runner(path, None)._export(reading.for_code, reading.warnings)
+        run_bots.Runner(path, None)._export(reading)
         return reading.bots, reading.warnings
     except run_bots.SettingsError as error:
         return [], list(error.args)
@@ -294,7 +293,7 @@ def test_a_name_that_stands_twice_is_found_though_one_bots_token_is_wrong(folder
     assert not bots
     assert len(said) == 2, said
     assert_said(said, "placeholder")
-    assert_said(said, "same name (bot2)")
+    assert_said(said, "same name")
 
 
 # A bare token, and other lines whose name is what nobody may see.

@@ -241,7 +241,7 @@ def test_a_missing_package_is_told_in_one_line() -> None:
         )
         assert done.returncode == 78
         (line,) = done.stderr.splitlines()
-        assert line.startswith("aiohttp is not installed. ")
+        assert line.startswith("No module named 'aiohttp'. ")
         assert line.endswith(" python -m pip install -r requirements.txt")
 
 
