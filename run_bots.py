@@ -13,7 +13,8 @@ Put the bots' tokens into a file named .env, a line for each bot:
 Then start this script. It logs every bot in, keeps it connected, and stops them
 all on Ctrl-C. What a bot does is in its script or its extensions, which are
 ordinary discord.py ones. Save the env file or their code while the bots run:
-what you changed starts again, and all the others stay connected.
+what you changed starts again, and all the others stay connected. All settings
+are explained in .env.example.
 """
 
 import os
@@ -24,14 +25,15 @@ EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NO_RESULT = 130  # Ctrl-C while --check or --sync-commands work
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
-# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not every system has all of them.
-STOP_SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGBREAK")]
-OTHER_SIGNALS = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]
-SIGNALS = [number for number in STOP_SIGNALS + OTHER_SIGNALS if number]
+# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break; a window that is closed, or a request to
+# read the files; a request for a summary. Not every system has all of them.
+SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGUSR1")
+SIGNALS = [number for number in signal.Signals if number.name in SIGNAL_NAMES]
+STOP_SIGNALS = [number for number in SIGNALS if number.name in SIGNAL_NAMES[:3]]
 
+PYTHON = sys.version.split()[0]
 if sys.version_info < (3, 11):
-    version = sys.version.split()[0]
-    print("run_bots.py needs Python 3.11 or newer. This is Python", version, file=sys.stderr)
+    print("run_bots.py needs Python 3.11 or newer. This is Python", PYTHON, file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 if __name__ == "__main__":  # the imports take about a second, and there is nothing to close yet
     for number in SIGNALS:
@@ -55,7 +57,6 @@ import importlib
 import io
 import json
 import logging
-import platform
 import queue
 import random
 import re
@@ -92,34 +93,28 @@ def explain_import(error: Exception) -> str:
         file = Path(file_of(module))
         if file.parent in FOLDERS and file.name != "run_bots.py":
             return f"{file} has the name of a module that is needed: {name}. Rename your file."
-    from importlib import metadata  # it takes time, and is needed here alone
-
-    packages = metadata.packages_distributions()
-    others = set(packages.get("discord", [])) - {"discord.py"}
-    if others:
-        names = " ".join(others)
-        remedy = f"python -m pip uninstall -y {names} discord.py"
-        return f"{names} hides discord.py. Run: {remedy}. Then install discord.py again."
-    remedy = "Start it with the Python in .venv, or run: python -m pip install -r requirements.txt"
-    return f"{error}. {remedy}"
+    return (
+        f"{error}. Start it with the Python in .venv, or run: python -m pip install -r"
+        " requirements.txt (before that, if py-cord, nextcord or discord is there: python -m pip"
+        " uninstall -y py-cord nextcord discord discord.py)"
+    )
 
 
 try:
     import aiohttp  # discord.py brings it
     import discord
+    import discord.app_commands
     import discord.gateway
     import discord.http
     from discord.ext import commands
-    from dotenv.parser import Binding, parse_stream  # not documented: only these know the lines
+    from dotenv.parser import parse_stream  # not documented: only these know the lines
     from dotenv.variables import parse_variables
 except (ImportError, AttributeError) as error:
     print(explain_import(error), file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
-VERSIONS = (
-    f"run_bots {__version__}, discord.py {discord.__version__}, Python {platform.python_version()}"
-)
+VERSIONS = f"run_bots {__version__}, discord.py {discord.__version__}, Python {PYTHON}"
 STARTED = time.time()
 PORTAL = "https://discord.com/developers/applications"
 # All that follow are seconds. What has no answer by then is tried again:
@@ -185,8 +180,7 @@ class Files(dict[Path, object]):
 
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            if path not in self:
-                self.note(path)
+            self.setdefault(path, stamp_of(path))
 
     def changed(self) -> dict[Path, object]:
         """Those that are not as they were when they were noted, and how they are."""
@@ -230,14 +224,14 @@ def shown(path: Path) -> str:
 
 
 # A token's three parts, of which the first is the bot's id in base64. Discord does not promise it.
-TOKEN_FORM = re.compile(r"[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}", re.ASCII)
+TOKEN_FORM = re.compile(r"(?a)[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}")
 
 
 class SettingsError(ValueError):
     """The settings are not valid. Each argument is one problem, as a sentence for a person."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Variable:
     """A variable that is set, and where."""
 
@@ -249,14 +243,17 @@ class Variable:
         return f"{self.name} ({self.place})"
 
 
+Variables = dict[str, Variable]
+
+
 @dataclasses.dataclass
 class BotSettings:
     """What one bot is started with. A bot whose settings equal the new ones is left alone."""
 
     number: int = dataclasses.field(compare=False)
-    sources: dict[str, Variable] = dataclasses.field(compare=False, repr=False)  # of each field
+    sources: Variables = dataclasses.field(compare=False)  # of each field
     name: str = dataclasses.field(compare=False)
-    token: str = dataclasses.field(repr=False)
+    token: str
     prefix: str
     intents: discord.Intents
     script: Path | None = None
@@ -310,46 +307,42 @@ def read_text(path: Path, called: str) -> str:
     raise SettingsError(f"{called} {problem}")
 
 
-# What is odd in a value, and what it says then. The first row that fits counts.
-ODD_TEXTS = {
-    "^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$": (
-        "There are curly quotes. Use straight ones, or none."
-    ),
-    r"[\x00-\x1f\x7f]\s*\S": (
-        "There is a line break or a control character. Is a quote unclosed? In double quotes"
-        r" \n is a line break: write / for \ in a path."
-    ),
-}
-ODD_TOKENS = {
-    # What people leave in its place: one of the first words, or nothing but the others and x.
-    "(?i)your|paste|insert|placeholder|example|"
-    "^((a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
-    "|change|replace|me|changeme)(?![a-wyz])|[^a-wyz])+$": (
-        "This is a placeholder. Put the bot's own token there."
-    ),
-    r"(?a)^$|[^\w.+/=-]": (
-        "It is empty, or has a space, a quote or another character that no token has."
-        " Copy it again."
-    ),
-}
-
-
-def refuse_odd(text: str, sentences: dict[str, str]) -> None:
-    for pattern, sentence in sentences.items():
-        if re.search(pattern, text):
-            raise SettingsError(sentence)
+def check_text(text: str) -> None:
+    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
+    if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
+        raise SettingsError("There are curly quotes. Use straight ones, or none.")
+    if re.search(r"[\x00-\x1f\x7f]\s*\S", text):
+        raise SettingsError(
+            "There is a line break or a control character. Is a quote unclosed? In double quotes"
+            r" \n is a line break: write / for \ in a path."
+        )
 
 
 def list_of(text: str) -> list[str]:
-    """The parts of a text between its commas."""
-    parts = map(str.strip, text.split(","))
-    return list(filter(None, parts))
+    """The parts of a text between its commas, without the spaces around them."""
+    return re.findall(r"[^,\s](?:[^,]*[^,\s])?", text)
+
+
+# What people leave in the place of a token: one of the first words, or only the others, and x.
+PLACEHOLDER = re.compile(
+    "(?i)your|paste|insert|placeholder|example|"
+    "^((a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
+    "|change|replace|me|changeme)(?![a-wyz])|[^a-wyz])+$"
+)
 
 
 def parse_token(text: str) -> str:
     token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
-    if not TOKEN_FORM.fullmatch(token):
-        refuse_odd(token, ODD_TOKENS)
+    if TOKEN_FORM.fullmatch(token):
+        return token
+    if PLACEHOLDER.search(token):
+        raise SettingsError("This is a placeholder. Put the bot's own token there.")
+    if not re.fullmatch(r"(?a)[\w.+/=-]+", token):
+        raise SettingsError(
+            "It is empty, or has a space, a quote or another character that no token has. Copy it"
+            " again."
+        )
+    odd_tokens.add(token)
     return token
 
 
@@ -357,21 +350,21 @@ def parse_token_file(text: str) -> str:
     return parse_token(read_text(find(text), "This file"))
 
 
+EXTENSION_FORM = re.compile(r"(?!.*\.py$)[^\W\d]\w*(\.\w+)*(\.\*)?")
 OTHERS_MODULES = {*sys.stdlib_module_names, "discord", "dotenv", "aiohttp"}
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
     modules: list[str] = []
     for name in list_of(text):
-        package = name.removesuffix(".*")
-        top = package.partition(".")[0]
-        if name.endswith(".py") or not package.replace(".", "_").isidentifier():
+        if not EXTENSION_FORM.fullmatch(name):
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
+        top = name.partition(".")[0]
         if top in OTHERS_MODULES:
             raise SettingsError(f"{top} is a module that others need. Rename your file {top}.py.")
-        modules += [name] if package == name else extensions_in(package)
+        modules += extensions_in(name[:-2]) if name.endswith(".*") else [name]
     return tuple(dict.fromkeys(modules))
 
 
@@ -390,87 +383,90 @@ def extensions_in(package: str) -> list[str]:
     return names
 
 
-DEFAULT_INTENTS = "default,message_content"
+INTENT_GROUPS = ("default", "all", "none")
 
 
 def parse_intents(text: str) -> discord.Intents:
     intents = discord.Intents.none()
     if text.lstrip().startswith("-"):
-        text = f"{DEFAULT_INTENTS},{text}"
+        text = f"default,message_content,{text}"
     for name in list_of(text.lower()):
         flag = name.removeprefix("-")
         if flag in discord.Intents.VALID_FLAGS:
             setattr(intents, flag, flag == name)
-        elif name in ("default", "all", "none"):
+        elif name in INTENT_GROUPS:
             intents |= getattr(discord.Intents, name)()
         else:
-            known = ["default", "all", *discord.Intents.VALID_FLAGS]
+            known = [*INTENT_GROUPS, *discord.Intents.VALID_FLAGS]
             nearest = difflib.get_close_matches(flag, known, 1, cutoff=0)[0]
             raise SettingsError(f"There is no intent {flag}. Did you mean {nearest}?")
     return intents
 
 
-# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, its
-# default (if that is empty, the field has one of its own), and what --help says.
-SETTINGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
-    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, "", "bot N's token; empty means no such bot"),
-    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, "", "a file with the token"),
-    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>", "what the log calls the bot"),
-    "DISCORD_BOT_SCRIPT<N>": ("script", find, "", "a bot as it is: the file to start with python"),
-    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!", "what its text commands start with"),
-    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, "", "modules with what it does"),
-    "DISCORD_BOT_INTENTS<N>": ("intents", parse_intents, DEFAULT_INTENTS, "what it is told"),
+# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, and
+# its default (if that is empty, the field has one of its own).
+SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, ""),
+    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, ""),
+    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>"),
+    "DISCORD_BOT_SCRIPT<N>": ("script", find, ""),
+    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!"),
+    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, ""),
+    "DISCORD_BOT_INTENTS<N>": ("intents", parse_intents, "default,message_content"),
 }
-# These may be without a number, for every bot. A script does not use them.
-FOR_ALL = ("DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>")
+# These may be without a number, for every bot that is no script.
+FOR_ALL = {"DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>"}
 OURS = ("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")  # other names are for the bots' own code
-UNIQUE = {"token": "bot", "name": "name"}  # what two bots may not share, and what that is of them
-
-Given = dict[str, Variable]  # by its name in SETTINGS
+RIVALS = {"token": "token", "extensions": "script"}  # one bot has only one of them
+UNIQUE = {"token": "bot", "name": "name"}  # no two bots have the same; what it would mean
 
 
 class Reading:
-    """One look at all settings, step by step. It finds every problem, not only the first."""
+    """One look at all settings. Raises `SettingsError` with every problem, not only the first."""
 
-    def __init__(self) -> None:
-        self.variables: dict[str, Variable] = {}
+    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+        self.variables: Variables = {}  # by their names
         self.bots: list[BotSettings] = []  # by number
         self.problems: list[str] = []
         self.warnings: list[str] = []  # of what is only odd
-        self._owners: dict[str, Variable] = {}  # of each id and name that a bot has
-
-    def read_file(self, path: Path) -> None:
-        text = read_text(path, shown(path))
-        for binding in parse_stream(io.StringIO(text, newline=None)):
-            self._read_binding(path, binding)
-        with suppress(OSError):  # it is gone since
-            if os.name == "posix" and path.stat().st_mode & 0o004:
-                problem = "Everybody on this machine can read your tokens. Run: chmod 600"
-                self.warnings.append(f"{shown(path)}: {problem} {shown(path)}")
-
-    def _read_binding(self, path: Path, binding: Binding) -> None:
-        text = binding.original.string
-        blank = text[: -len(text.lstrip())]
-        line = binding.original.line + blank.count("\n")
-        place = f"{shown(path)}, line {line}"
-        if binding.error or (binding.key and binding.value is None):
-            self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
-        if not binding.key or not binding.value:
-            return  # a comment, or an empty value, which does not count as set
-        variable = Variable(binding.key, binding.value, place)
-        other = self.variables.setdefault(variable.name, variable)
-        if other is not variable:
-            self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
-
-    def lay_over(self, environment: Mapping[str, str]) -> None:
+        self._owners: Variables = {}  # by each id and name that a bot has
+        if path.exists():
+            self._read_file(path)
         for name, text in environment.items():
             # `docker --env-file` leaves the quotes there.
             bare = re.sub(r"""^(["'])(.*)\1$""", r"\2", text)
             self.variables[name] = Variable(name, bare, "the environment")
+        self._read_bots()
+        if self.problems:
+            raise SettingsError(*dict.fromkeys(self.problems))
+        if not self.bots:
+            raise SettingsError(*self.warnings, *how_to_begin(path))
 
-    def _given(self) -> dict[str, Given]:
+    def _read_file(self, path: Path) -> None:
+        file = shown(path)
+        stream = io.StringIO(read_text(path, file), newline=None)
+        for binding in parse_stream(stream):
+            text, line = binding.original  # with the blank lines above it
+            line += text.count("\n") - text.lstrip().count("\n")
+            place = f"{file}, line {line}"
+            if binding.error or (binding.key and binding.value is None):
+                self.problems.append(
+                    f"{place}: This is not NAME=value. Is a quote or the = missing?"
+                )
+            if not binding.key or not binding.value:
+                continue  # a comment, or an empty value, which does not count as set
+            variable = Variable(binding.key, binding.value, place)
+            other = self.variables.setdefault(variable.name, variable)
+            if other is not variable:
+                self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
+        if os.name == "posix" and path.stat().st_mode & 0o004:
+            self.warnings.append(
+                f"{file}: Everybody on this machine can read your tokens. Run: chmod 600 {file}"
+            )
+
+    def _given(self) -> dict[str, Variables]:
         """What is set for each bot, by its number, which is "" for all bots."""
-        given: dict[str, Given] = defaultdict(dict)
+        given: dict[str, Variables] = defaultdict(dict)
         for variable in self.variables.values():
             if not variable.text.strip():
                 continue
@@ -480,91 +476,69 @@ class Reading:
                 given[number][name] = variable
             elif TOKEN_FORM.search(variable.text) or variable.name.upper().startswith(OURS):
                 right = ", ".join(SETTINGS).replace("<N>", number or "1")
-                problem = "Nothing reads this. Is it a token or a setting? The right names"
-                self.warnings.append(f"{variable}: {problem}: {right}.")
+                self.warnings.append(
+                    f"{variable}: Nothing reads this. Is it a token? The right names: {right}."
+                )
         return given
 
-    def read_bots(self) -> None:
+    def _read_bots(self) -> None:
         given = self._given()
         for_all = given.pop("", {})
         for number in sorted(given, key=int):
             own = given[number]
             if "DISCORD_BOT_TOKEN<N>" in own or "DISCORD_BOT_TOKEN<N>_FILE" in own:
-                self._read_bot(number, {**for_all, **own})
-                self._look_for_unused(own)
+                self._read_bot(number, own, for_all)
             else:
                 variable = own.popitem()[1]
                 self.warnings.append(f"{variable}: There is no DISCORD_BOT_TOKEN{number}.")
 
-    def _read_bot(self, number: str, given: Given) -> None:
+    def _read_bot(self, number: str, own: Variables, for_all: Variables) -> None:
+        script = own.get("DISCORD_BOT_SCRIPT<N>")
+        given = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
-        sources: dict[str, Variable] = {}
-        for name, (field, parse, default, _) in SETTINGS.items():
+        sources: Variables = {}
+        for name, (field, parse, default) in SETTINGS.items():
             unset = Variable(name.replace("<N>", number), default.replace("<N>", number), "default")
             variable = given.get(name, unset)
             if not variable.text:
                 continue
             try:
-                if field in sources:
-                    raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
+                rival = sources.get(RIVALS.get(field, ""))
+                if rival:
+                    raise SettingsError(f"{rival} is set too. Keep one of them.")
                 sources[field] = variable
-                refuse_odd(variable.text, ODD_TEXTS)
+                check_text(variable.text)
                 fields[field] = parse(variable.text)
-                if field in UNIQUE:
-                    self._claim(field, fields[field], variable)
+                self._claim(field, fields[field], variable)
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
-        if "script" in fields:
-            sources["intents"] = Variable("the intents", "", fields["script"].name)
+        if script:
+            sources["intents"] = Variable("the intents", "", script.text)
+            for name in own.keys() & FOR_ALL:
+                self.warnings.append(f"{own[name]}: It is not used. {script} sets its own.")
         if not self.problems:
             self.bots.append(BotSettings(int(number), sources, **fields))
 
     def _claim(self, field: str, value: str, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
-        owner = self._owners.setdefault(bot_id_of(value), variable)
-        if owner is not variable:
-            shared = UNIQUE[field]
-            raise SettingsError(f"This is the same {shared} as {owner}. Every bot needs its own.")
-
-    def _look_for_unused(self, own: Given) -> None:
-        """Say what a bot has that its script leaves unused."""
-        script = own.get("DISCORD_BOT_SCRIPT<N>")
-        for name in FOR_ALL:
-            if script and name in own:
-                is_code = name == "DISCORD_BOT_EXTENSIONS<N>"
-                said = self.problems if is_code else self.warnings
-                said.append(
-                    f"{own[name]}: It is not used. {script} has its own. Delete one of them."
+        if field in UNIQUE:
+            owner = self._owners.setdefault(bot_id_of(value), variable)
+            if owner is not variable:
+                raise SettingsError(
+                    f"This is the same {UNIQUE[field]} as {owner}. Every bot needs its own."
                 )
 
 
 def how_to_begin(path: Path) -> Iterable[str]:
     """What to do where there is no bot, in sentences."""
-    looked = f"There is no file .env in {START_FOLDER}."
-    if path.exists():
-        looked = f"{shown(path)} has no token."
-    yield f"There is no bot to run. {looked}"
+    yield f"There is no bot to run. There is no token in {path}, or no such file."
     for other in sorted(START_FOLDER.glob("*env*")):
         with suppress(SettingsError):
-            is_filled = re.search(r"(?m)^DISCORD_BOT_TOKEN\d+=\S", read_text(other, other.name))
-            if is_filled and other != path:
+            text = read_text(other, other.name)
+            if re.search(r"(?m)^DISCORD_BOT_TOKEN[1-9]\d*=\S", text):
                 yield f"There is a file {other.name}. Is that the one? Rename it to .env"
     yield "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
     yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
-
-
-def read_settings(path: Path, environment: Mapping[str, str]) -> Reading:
-    """Read every bot's settings. Raises `SettingsError` with every problem."""
-    reading = Reading()
-    if path.exists():
-        reading.read_file(path)
-    reading.lay_over(environment)
-    reading.read_bots()
-    if not reading.bots and not reading.problems:
-        reading.problems = [*reading.warnings, *how_to_begin(path)]
-    if reading.problems:
-        raise SettingsError(*dict.fromkeys(reading.problems))
-    return reading
 
 
 # --- What a bot does ---------------------------------------------------------------------------
@@ -2143,15 +2117,13 @@ class Runner:
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
         files.note(self.env_file)  # also while it is not there
-        reading = read_settings(self.env_file, self._environment)
+        reading = Reading(self.env_file, self._environment)
         bots = reading.bots
         if self._only is not None:
             bots = self._choose(reading, list_of(self._only))
         self._export(reading)
         for bot in bots:
             names[bot.token] = bot.name
-            if not TOKEN_FORM.fullmatch(bot.token):
-                odd_tokens.add(bot.token)
         for warning in reading.warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
@@ -2159,13 +2131,14 @@ class Runner:
     def _choose(self, reading: Reading, parts: list[str]) -> list[BotSettings]:
         """The bots that `--only` means. Raises `SettingsError`."""
         chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
-        for part in parts:
-            if not any(bot.is_meant_by(part) for bot in chosen):
-                there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-                problem = f"--only: There is no bot {part}. These are there: {there}."
-                reading.warnings.append(problem)
-                if not (self._entries and chosen):  # later it may be removed from the file
-                    raise SettingsError(*reading.warnings)
+        missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in chosen)]
+        if missing or not chosen:
+            there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
+            reading.warnings.append(
+                f"--only: There is no bot {', '.join(missing)}. These are there: {there}."
+            )
+        if not chosen or (missing and not self._entries):  # later it may be removed from the file
+            raise SettingsError(*reading.warnings)
         return chosen
 
     def _export(self, reading: Reading) -> None:
@@ -2181,10 +2154,8 @@ class Runner:
             atoms = parse_variables(variable.text)  # a text, or ${NAME}
             text = "".join(atom.resolve(os.environ) for atom in atoms)
             self._exported[name] = text
-            try:
+            with suppress(OSError, ValueError):  # more than a system's environment can hold
                 os.environ[name] = TOKEN_FORM.sub("not-needed", text)
-            except (OSError, ValueError) as error:
-                reading.warnings.append(f"{variable}: Your bots do not get it: {error}.")
         changed = before.items() ^ self._exported.items()
         self._changed_variables = sorted({name for name, _ in changed})
 
@@ -3188,7 +3159,7 @@ def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
     text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
     for token in odd_tokens:
-        text = text.replace(token, f"[token of {names[token]}]")
+        text = text.replace(token, f"[token of {names.get(token, 'a bot')}]")
     return text
 
 
@@ -3372,24 +3343,24 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    lines = ["variables of the env file and of the process environment, which wins:"]
-    for name, (_, _, _, words) in SETTINGS.items():
-        lines.append(f"  {name:<28}{words}")
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
     option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    words = "run each bot's setup, say if all is well, and exit"
-    option("--check", action="store_true", help=words)
+    option(
+        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
+    )
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     option("--no-watch", action="store_true", help="follow saved files only at SIGHUP")
     status = os.environ.pop("DISCORD_BOT_STATUS", "")
-    words = "a page there says how each bot is; HOST: 127.0.0.1 if left out"
-    option("--status", metavar="[HOST:]PORT", default=status, help=words)
+    option(
+        "--status",
+        metavar="[HOST:]PORT",
+        default=status,
+        help="a page there says how each bot is; HOST: 127.0.0.1 if left out",
+    )
     option("--log-level", default="info", type=str.lower, choices=LEVELS, help="default: info")
     option("--version", action="version", version=VERSIONS)
     return parser.parse_args(argv)
