@@ -25,8 +25,8 @@ EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NO_RESULT = 130  # Ctrl-C while --check or --sync-commands work
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
-# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break; a window that is closed, or a request to
-# read the files; a request for a summary. Not every system has all of them.
+# The first three stop the program: Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not
+# every system has all of them.
 SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGUSR1")
 SIGNALS = [number for number in signal.Signals if number.name in SIGNAL_NAMES]
 STOP_SIGNALS = [number for number in SIGNALS if number.name in SIGNAL_NAMES[:3]]
@@ -278,9 +278,9 @@ class BotSettings:
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's name or number, or a range around it."""
         first, _, last = part.partition("-")
-        if first.isdecimal() and last.isdecimal():
-            return int(first) <= self.number <= int(last)
-        return part in (self.name, str(self.number))
+        with suppress(ValueError):
+            return int(first) <= self.number <= int(last or first)
+        return part == self.name
 
 
 def bot_id_of(token: str) -> str:
@@ -332,7 +332,7 @@ PLACEHOLDER = re.compile(
 
 
 def parse_token(text: str) -> str:
-    token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
+    token = text.strip().removeprefix("Bot ").strip("<> ")
     if TOKEN_FORM.fullmatch(token):
         return token
     if PLACEHOLDER.search(token):
@@ -361,9 +361,8 @@ def parse_extensions(text: str) -> tuple[str, ...]:
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-        top = name.partition(".")[0]
-        if top in OTHERS_MODULES:
-            raise SettingsError(f"{top} is a module that others need. Rename your file {top}.py.")
+        if name.partition(".")[0] in OTHERS_MODULES:
+            raise SettingsError(f"{name} is a module that others need. Rename your file.")
         modules += extensions_in(name[:-2]) if name.endswith(".*") else [name]
     return tuple(dict.fromkeys(modules))
 
@@ -416,9 +415,8 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
 }
 # These may be without a number, for every bot that is no script.
 FOR_ALL = {"DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>"}
-OURS = ("DISCORD_BOT_", "DISCORD_TOKEN", "BOT_TOKEN")  # other names are for the bots' own code
-RIVALS = {"token": "token", "extensions": "script"}  # one bot has only one of them
-UNIQUE = {"token": "bot", "name": "name"}  # no two bots have the same; what it would mean
+RIVALS = {"token": "token", "extensions": "script"}  # a bot sets only one of the two
+UNIQUE = {"token": "bot", "name": "name"}  # by the field, what two bots may not have in common
 
 
 class Reading:
@@ -446,7 +444,7 @@ class Reading:
         file = shown(path)
         stream = io.StringIO(read_text(path, file), newline=None)
         for binding in parse_stream(stream):
-            text, line = binding.original  # with the blank lines above it
+            text, line = binding.original  # from the blank lines above it on
             line += text.count("\n") - text.lstrip().count("\n")
             place = f"{file}, line {line}"
             if binding.error or (binding.key and binding.value is None):
@@ -474,7 +472,9 @@ class Reading:
             name = f"{head}<N>{tail}"
             if name in (SETTINGS if number else FOR_ALL):
                 given[number][name] = variable
-            elif TOKEN_FORM.search(variable.text) or variable.name.upper().startswith(OURS):
+            elif TOKEN_FORM.search(variable.text) or variable.name.upper().startswith(
+                "DISCORD_BOT_"
+            ):
                 right = ", ".join(SETTINGS).replace("<N>", number or "1")
                 self.warnings.append(
                     f"{variable}: Nothing reads this. Is it a token? The right names: {right}."
@@ -493,6 +493,7 @@ class Reading:
                 self.warnings.append(f"{variable}: There is no DISCORD_BOT_TOKEN{number}.")
 
     def _read_bot(self, number: str, own: Variables, for_all: Variables) -> None:
+        """One bot: its own variables, or those for all bots, or the defaults."""
         script = own.get("DISCORD_BOT_SCRIPT<N>")
         given = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
@@ -522,7 +523,7 @@ class Reading:
     def _claim(self, field: str, value: str, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
         if field in UNIQUE:
-            owner = self._owners.setdefault(bot_id_of(value), variable)
+            owner = self._owners.setdefault(f"{field} {bot_id_of(value)}", variable)
             if owner is not variable:
                 raise SettingsError(
                     f"This is the same {UNIQUE[field]} as {owner}. Every bot needs its own."
@@ -2118,9 +2119,7 @@ class Runner:
         """The settings of the bots that are to run. Raises `SettingsError`."""
         files.note(self.env_file)  # also while it is not there
         reading = Reading(self.env_file, self._environment)
-        bots = reading.bots
-        if self._only is not None:
-            bots = self._choose(reading, list_of(self._only))
+        bots = self._choose(reading)
         self._export(reading)
         for bot in bots:
             names[bot.token] = bot.name
@@ -2128,17 +2127,20 @@ class Runner:
             log.warning(warning)
         return bots
 
-    def _choose(self, reading: Reading, parts: list[str]) -> list[BotSettings]:
+    def _choose(self, reading: Reading) -> list[BotSettings]:
         """The bots that `--only` means. Raises `SettingsError`."""
+        if self._only is None:
+            return reading.bots
+        parts = list_of(self._only) or [""]
         chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
         missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in chosen)]
-        if missing or not chosen:
+        if missing:
             there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
             reading.warnings.append(
                 f"--only: There is no bot {', '.join(missing)}. These are there: {there}."
             )
-        if not chosen or (missing and not self._entries):  # later it may be removed from the file
-            raise SettingsError(*reading.warnings)
+            if not (self._entries and chosen):  # later it may be removed from the file
+                raise SettingsError(*reading.warnings)
         return chosen
 
     def _export(self, reading: Reading) -> None:
@@ -2147,8 +2149,7 @@ class Runner:
         for name in before:
             os.environ.pop(name, None)
         self._exported = {}
-        for variable in reading.variables.values():
-            name = variable.name
+        for name, variable in reading.variables.items():
             if name.startswith("DISCORD_BOT_") or name in os.environ:
                 continue
             atoms = parse_variables(variable.text)  # a text, or ${NAME}

@@ -167,6 +167,7 @@ NOT_TOKENS = {
     "a web token": f"API=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.{'dozjgNryP4J3' * 4}",
     "a host": "HOST=my-database-server-of-the-bots.example.com-and-more-words-of-it",
     "a version": "PACKAGES=1.2.3",
+    "what a script looks for": "DISCORD_TOKEN=unused",
 }
 
 
