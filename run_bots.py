@@ -13,7 +13,8 @@ Put the bots' tokens into a file named .env, a line for each bot:
 Then start this script. It logs every bot in, keeps it connected, and stops them
 all on Ctrl-C. What a bot does is in its script or its extensions, which are
 ordinary discord.py ones. Save the env file or their code while the bots run:
-what you changed starts again, and all the others stay connected.
+what you changed starts again, and all the others stay connected. All settings
+are explained in .env.example.
 """
 
 import os
@@ -24,16 +25,15 @@ EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NO_RESULT = 130  # Ctrl-C while --check or --sync-commands work
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
-# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not every system has all of them.
-STOP_SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGBREAK")]
-OTHER_SIGNALS = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]
-SIGNALS = [number for number in STOP_SIGNALS + OTHER_SIGNALS if number]
+# The first three stop the program: Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not
+# every system has all of them.
+SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGUSR1")
+SIGNALS = [number for number in signal.Signals if number.name in SIGNAL_NAMES]
+STOP_SIGNALS = [number for number in SIGNALS if number.name in SIGNAL_NAMES[:3]]
 
+PYTHON = sys.version.split()[0]
 if sys.version_info < (3, 11):
-    version = sys.version.split()[0]
-    print(
-        "run_bots.py needs Python 3.11 or newer. This is Python " + version + ".", file=sys.stderr
-    )
+    print("run_bots.py needs Python 3.11 or newer. This is Python", PYTHON, file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 if __name__ == "__main__":  # the imports take about a second, and there is nothing to close yet
     for number in SIGNALS:
@@ -57,7 +57,6 @@ import importlib
 import io
 import json
 import logging
-import platform
 import queue
 import random
 import re
@@ -77,6 +76,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
+# A path that is not absolute is looked for where the program was started, or else beside it; a
+# bot's code may change the current folder later.
+START_FOLDER = Path.cwd()
+FOLDERS = tuple(dict.fromkeys((START_FOLDER, Path(__file__).resolve().parent)))
+
 
 def file_of(module: object) -> str:
     """The path of a module's file; "" where it has none, as what is built into Python."""
@@ -85,44 +89,32 @@ def file_of(module: object) -> str:
 
 def explain_import(error: Exception) -> str:
     """Why a package cannot be imported, and what to do."""
-    folder = os.path.dirname(os.path.abspath(__file__))
     for name, module in sys.modules.items():
-        file = file_of(module)
-        if os.path.dirname(file) == folder and not file.endswith("run_bots.py"):
+        file = Path(file_of(module))
+        if file.parent in FOLDERS and file.name != "run_bots.py":
             return f"{file} has the name of a module that is needed: {name}. Rename your file."
-    from importlib import metadata  # it takes time, and is needed here alone
-
-    packages = metadata.packages_distributions()
-    others = set(packages.get("discord", [])) - {"discord.py"}
-    if others:
-        names = " ".join(others)
-        remedy = f"python -m pip uninstall -y {names} discord.py"
-        return (
-            f"{names} takes the place of discord.py. Run: {remedy}. Then install discord.py again."
-        )
-    python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
-    remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed. {remedy}"
-    return f"{error}. {remedy}"
+    return (
+        f"{error}. Start it with the Python in .venv, or run: python -m pip install -r"
+        " requirements.txt (before that, if py-cord, nextcord or discord is there: python -m pip"
+        " uninstall -y py-cord nextcord discord discord.py)"
+    )
 
 
 try:
     import aiohttp  # discord.py brings it
     import discord
+    import discord.app_commands
     import discord.gateway
     import discord.http
     from discord.ext import commands
-    from dotenv import dotenv_values
-    from dotenv.parser import Binding, parse_stream  # not documented: only these know the lines
+    from dotenv.parser import parse_stream  # not documented: only these know the lines
+    from dotenv.variables import parse_variables
 except (ImportError, AttributeError) as error:
     print(explain_import(error), file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
-VERSIONS = (
-    f"run_bots {__version__}, discord.py {discord.__version__}, Python {platform.python_version()}"
-)
+VERSIONS = f"run_bots {__version__}, discord.py {discord.__version__}, Python {PYTHON}"
 STARTED = time.time()
 PORTAL = "https://discord.com/developers/applications"
 # All that follow are seconds. What has no answer by then is tried again:
@@ -178,35 +170,23 @@ tasks: dict[str, set["Task"]] = defaultdict(set)
 # none open.
 
 
-# A path that is not absolute is looked for where the program was started, or else beside it; a
-# bot's code may change the current folder later.
-START_FOLDER = Path.cwd()
-FOLDERS = tuple(dict.fromkeys((START_FOLDER, Path(__file__).resolve().parent)))
 PIPE = Path("/dev/stdin")  # an env file that can be read once
 
 
-class Files:
+class Files(dict[Path, object]):
     """The files that settings and code come from, and how each was when it was read."""
 
-    def __init__(self) -> None:
-        self._seen: dict[Path, object] = {}
-
     def note(self, path: Path) -> None:
-        self._seen[path] = stamp_of(path)
+        self[path] = stamp_of(path)
 
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            if path not in self._seen:
-                self.note(path)
+            self.setdefault(path, stamp_of(path))
 
     def changed(self) -> dict[Path, object]:
         """Those that are not as they were when they were noted, and how they are."""
-        changed = {}
-        for path, seen in self._seen.items():
-            stamp = stamp_of(path)
-            if stamp != seen:
-                changed[path] = stamp
-        return changed
+        now = {path: stamp_of(path) for path in self}
+        return dict(now.items() - self.items())
 
 
 files = Files()
@@ -217,31 +197,26 @@ def stamp_of(path: Path) -> object:
 
     To open it could hinder an editor that replaces it, on Windows.
     """
-    if path == PIPE:
-        return None
-    try:
-        if path.is_dir():
-            return sorted(entry.name for entry in path.glob("*.py"))
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+    with suppress(OSError):
+        if path.is_file():
+            status = path.stat()
+            return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+        return tuple(sorted(path.glob("*.py")))
+    return None
 
 
 def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
     for folder in FOLDERS:
-        path = folder / name
+        path = folder / name.strip()
         if path.exists():
             return path
-    return START_FOLDER / name
+    return START_FOLDER / name.strip()
 
 
 def shown(path: Path) -> str:
     """A path as people have written it."""
-    if path.is_relative_to(START_FOLDER):
-        path = path.relative_to(START_FOLDER)
-    return str(path)
+    return str(path).removeprefix(f"{START_FOLDER}{os.sep}")
 
 
 # --- Settings --------------------------------------------------------------------------------
@@ -250,24 +225,26 @@ def shown(path: Path) -> str:
 
 
 # A token's three parts, of which the first is the bot's id in base64. Discord does not promise it.
-TOKEN_FORM = re.compile(r"[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}", re.ASCII)
+TOKEN_FORM = re.compile(r"(?a)[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}")
 
 
 class SettingsError(ValueError):
     """The settings are not valid. Each argument is one problem, as a sentence for a person."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Variable:
     """A variable that is set, and where."""
 
     name: str
     text: str
-    place: str = ""  # none for a default
+    place: str
 
     def __str__(self) -> str:
-        name = TOKEN_FORM.sub("a token", self.name)  # the = may be missing in front of it
-        return f"{name} ({self.place})" if self.place else name
+        return f"{self.name} ({self.place})"
+
+
+Variables = dict[str, Variable]
 
 
 @dataclasses.dataclass
@@ -275,39 +252,36 @@ class BotSettings:
     """What one bot is started with. A bot whose settings equal the new ones is left alone."""
 
     number: int = dataclasses.field(compare=False)
-    sources: dict[str, Variable] = dataclasses.field(compare=False, repr=False)  # of each field
+    sources: Variables = dataclasses.field(compare=False)  # of each field
     name: str = dataclasses.field(compare=False)
-    token: str = dataclasses.field(repr=False)
-    script: Path | None
+    token: str
     prefix: str
-    extensions: tuple[str, ...]
     intents: discord.Intents
+    script: Path | None = None
+    extensions: tuple[str, ...] = ()
 
     @property
     def code_source(self) -> Variable:
-        """The variable that names the bot's code."""
-        return self.sources["script" if self.script else "extensions"]
+        """The variable that names the bot's code, or else its token."""
+        sources = self.sources
+        return sources.get("script") or sources.get("extensions") or sources["token"]
 
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
             return [self.script, *modules.imported(self.token).values()]
         paths = []
-        for folder in FOLDERS:
-            for name in self.extensions:
-                base = folder / name.replace(".", "/")
-                paths += [base.with_suffix(".py"), base / "__init__.py", *base.glob("*.py")]
-        return [path for path in paths if path.exists()] or paths
+        for name in self.extensions:
+            base = name.replace(".", "/")
+            paths += [find(f"{base}.py"), *find(base).glob("*.py")]
+        return paths
 
     def is_meant_by(self, part: str) -> bool:
-        """Whether this part of `--only` is the bot's number or name, or a range around it."""
-        if part in (str(self.number), self.name):
-            return True
-        span = re.fullmatch("([0-9]+)-([0-9]+)", part)
-        if span is None:
-            return False
-        first, last = map(int, span.groups())
-        return first <= self.number <= last
+        """Whether this part of `--only` is the bot's name or number, or a range around it."""
+        first, _, last = part.partition("-")
+        with suppress(ValueError):
+            return int(first) <= self.number <= int(last or first)
+        return part == self.name
 
 
 def bot_id_of(token: str) -> str:
@@ -321,75 +295,76 @@ def bot_id_of(token: str) -> str:
 def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
     files.note(path)
-    if path.exists() and not path.is_file() and path != PIPE:
-        raise SettingsError(f"{called} is not a file.")
     try:
+        if path.is_fifo() and path != PIPE:  # it might never end
+            raise OSError(None, "It is a pipe")
         data = path.read_bytes()
         has_mark = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = data.decode("utf-16" if has_mark else "utf-8-sig")
+        return data.decode("utf-16" if has_mark else "utf-8-sig")
     except OSError as error:
-        remedy = "Check its path and permissions."
-        raise SettingsError(f"{called} cannot be read: {error.strerror}. {remedy}") from None
+        problem = f"cannot be read: {error.strerror}. Check its path and permissions."
     except ValueError:
+        problem = "is not a text file. Save it as plain text, in UTF-8."
+    raise SettingsError(f"{called} {problem}")
+
+
+def check_text(text: str) -> None:
+    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
+    if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
+        raise SettingsError("There are curly quotes. Use straight ones, or none.")
+    if re.search(r"[\x00-\x1f\x7f]\s*\S", text):
         raise SettingsError(
-            f"{called} is not a text file. Save it as plain text, in UTF-8."
-        ) from None
-    return text.replace("\r\n", "\n")
+            "There is a line break or a control character. Is a quote unclosed? In double quotes"
+            r" \n is a line break: write / for \ in a path."
+        )
 
 
-# What people leave in the place of a token: one of the first words, or nothing but the others.
-PLACEHOLDER = re.compile(r"(?i)your|paste|insert|placeholder|example")
-PLACEHOLDER_WORDS = (
-    "a the my bot discord first second third of goes put enter here token secret key todo none"
-    " change replace me changeme"
+def list_of(text: str) -> list[str]:
+    """The parts of a text between its commas, without the spaces around them."""
+    return re.findall(r"[^,\s](?:[^,]*[^,\s])?", text)
+
+
+# What people leave in the place of a token: one of the first words, or only the others, and x.
+PLACEHOLDER = re.compile(
+    "(?i)your|paste|insert|placeholder|example|"
+    "^((a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
+    "|change|replace|me|changeme)(?![a-wyz])|[^a-wyz])+$"
 )
 
 
-def is_placeholder(text: str) -> bool:
-    if TOKEN_FORM.fullmatch(text):
-        return False
-    if PLACEHOLDER.search(text):
-        return True
-    words = re.findall("[a-wyz]+", text.lower())  # xxx is none
-    return set(words).issubset(PLACEHOLDER_WORDS.split())
-
-
 def parse_token(text: str) -> str:
-    token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
-    if is_placeholder(token):
+    token = text.strip().removeprefix("Bot ").strip("<> ")
+    if TOKEN_FORM.fullmatch(token):
+        return token
+    if PLACEHOLDER.search(token):
         raise SettingsError("This is a placeholder. Put the bot's own token there.")
-    if not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
-        odd = "a space, a quote or another character that no token has"
-        raise SettingsError(f"It is empty, or has {odd}. Copy it again.")
+    if not re.fullmatch(r"(?a)[\w.+/=-]+", token):
+        raise SettingsError(
+            "It is empty, or has a space, a quote or another character that no token has. Copy it"
+            " again."
+        )
+    odd_tokens.add(token)
     return token
 
 
 def parse_token_file(text: str) -> str:
-    return parse_token(read_text(find(text.strip()), "This file"))
+    return parse_token(read_text(find(text), "This file"))
 
 
-def parse_script(text: str) -> Path | None:
-    name = text.strip()
-    return find(name) if name else None
-
-
-OTHERS_MODULES = ("discord", "dotenv", "aiohttp")
+EXTENSION_FORM = re.compile(r"(?!.*\.py$)[^\W\d]\w*(\.\w+)*(\.\*)?")
+OTHERS_MODULES = {*sys.stdlib_module_names, "discord", "dotenv", "aiohttp"}
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
     modules: list[str] = []
-    for name in map(str.strip, text.split(",")):
-        if not name:
-            continue
-        package = name.removesuffix(".*")
-        top = package.partition(".")[0]
-        if name.endswith(".py") or not package.replace(".", "_").isidentifier():
+    for name in list_of(text):
+        if not EXTENSION_FORM.fullmatch(name):
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-        if top in sys.stdlib_module_names or top in OTHERS_MODULES:
-            raise SettingsError(f"{top} is a module that others need. Rename your file {top}.py.")
-        modules += [name] if package == name else extensions_in(package)
+        if name.partition(".")[0] in OTHERS_MODULES:
+            raise SettingsError(f"{name} is a module that others need. Rename your file.")
+        modules += extensions_in(name[:-2]) if name.endswith(".*") else [name]
     return tuple(dict.fromkeys(modules))
 
 
@@ -398,253 +373,174 @@ def extensions_in(package: str) -> list[str]:
     folder = find(package.replace(".", "/"))
     files.note(folder)
     names = []
-    paths = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
-    for path in sorted(paths):
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
         with suppress(OSError, ValueError):
             if re.search(r"(?m)^(async )?def setup\b", path.read_text("utf-8")):
-                is_package = path.stem == "__init__"
-                name = path.parent.name if is_package else path.stem
-                names.append(f"{package}.{name}")
+                module = path.parent if path.stem == "__init__" else path
+                names.append(f"{package}.{module.stem}")
     if not names:
         raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
     return names
 
 
-DEFAULT_INTENTS = "default,message_content"
+INTENT_GROUPS = ("default", "all", "none")
 
 
 def parse_intents(text: str) -> discord.Intents:
     intents = discord.Intents.none()
     if text.lstrip().startswith("-"):
-        intents = parse_intents(DEFAULT_INTENTS)
-    for part in text.lower().split(","):
-        for name in part.split():
-            flag = name.removeprefix("-")
-            if flag in discord.Intents.VALID_FLAGS:
-                setattr(intents, flag, flag == name)
-            elif name in ("default", "all", "none"):
-                intents |= getattr(discord.Intents, name)()
-            else:
-                raise SettingsError(f"There is no intent {flag}. {nearest_intent(part)}")
+        text = f"default,message_content,{text}"
+    for name in list_of(text.lower()):
+        flag = name.removeprefix("-")
+        if flag in discord.Intents.VALID_FLAGS:
+            setattr(intents, flag, flag == name)
+        elif name in INTENT_GROUPS:
+            intents |= getattr(discord.Intents, name)()
+        else:
+            known = [*INTENT_GROUPS, *discord.Intents.VALID_FLAGS]
+            nearest = difflib.get_close_matches(flag, known, 1, cutoff=0)[0]
+            raise SettingsError(f"There is no intent {flag}. Did you mean {nearest}?")
     return intents
 
 
-def nearest_intent(part: str) -> str:
-    written = "_".join(part.split()).lstrip("-")
-    known = ["default", "all", *discord.Intents.VALID_FLAGS]
-    nearest, *_ = [*difflib.get_close_matches(written, known, 1), "default"]
-    return f"Did you mean {nearest}?"
-
-
-# Every variable that is read, without DISCORD_BOT_: how, its default, and what --help says. One
-# without a default has to be there.
-SETTINGS: dict[str, tuple[Callable[[str], Any], str | None, str]] = {
-    "TOKEN<N>": (parse_token, None, "bot N's token; empty means no such bot"),
-    "TOKEN<N>_FILE": (parse_token_file, None, "a file with the token"),
-    "NAME<N>": (str.strip, "bot<N>", "what the log calls the bot; default: bot<N>"),
-    "SCRIPT<N>": (parse_script, "", "a bot as it is: the file to start with python"),
-    "PREFIX<N>": (str, "!", "what its text commands start with; default: !"),
-    "EXTENSIONS<N>": (parse_extensions, "", "modules that say what it does; default: ping"),
-    "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"default: {DEFAULT_INTENTS}"),
+# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, and
+# its default (if that is empty, the field has one of its own).
+SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, ""),
+    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, ""),
+    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>"),
+    "DISCORD_BOT_SCRIPT<N>": ("script", find, ""),
+    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!"),
+    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, ""),
+    "DISCORD_BOT_INTENTS<N>": ("intents", parse_intents, "default,message_content"),
 }
-FOR_ALL = ("PREFIX<N>", "EXTENSIONS<N>", "INTENTS<N>")  # also without a number, for every bot
-PREFIX = "DISCORD_BOT_"
-OURS = (PREFIX, "DISCORD_TOKEN", "BOT_TOKEN")  # other names are for the bots' own code
-
-
-def check_text(text: str) -> None:
-    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
-    if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
-        raise SettingsError("There are curly quotes. Use straight ones, or none.")
-    if not text.strip().isprintable():
-        remedy = (
-            r"Is a quote unclosed? In double quotes \n is a line break: write / for \ in a path."
-        )
-        raise SettingsError(f"There is a line break or a control character. {remedy}")
+# These may be without a number, for every bot that is no script.
+FOR_ALL = {"DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>"}
+RIVALS = {"token": "token", "extensions": "script"}  # a bot sets only one of the two
+UNIQUE = {"token": "bot", "name": "name"}  # by the field, what two bots may not have in common
 
 
 class Reading:
-    """One look at all settings, step by step. It finds every problem, not only the first."""
+    """One look at all settings. Raises `SettingsError` with every problem, not only the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+        self.variables: Variables = {}  # by their names
         self.bots: list[BotSettings] = []  # by number
         self.problems: list[str] = []
         self.warnings: list[str] = []  # of what is only odd
-        self.for_code: list[Variable] = []  # for the bots' own code
-        self.variables: dict[str, Variable] = {}
-        # By a bot's number, which is empty for all bots, and the variable's key in SETTINGS:
-        self.given: dict[str, dict[str, Variable]] = defaultdict(dict)
-        self.owners: dict[str, Variable] = {}  # of each id and name that a bot has
-
-    def read_file(self, path: Path) -> None:
-        text = read_text(path, shown(path))
-        for binding in parse_stream(io.StringIO(text)):
-            self.read_binding(path, binding)
-        values = dotenv_values(stream=io.StringIO(text))  # with ${NAME} as its value
-        for name, value in values.items():
-            if value and not name.startswith(PREFIX) and not TOKEN_FORM.search(value):
-                variable = dataclasses.replace(self.variables[name], text=value)
-                self.for_code.append(variable)
-        with suppress(OSError):  # it is gone since
-            is_public = path.stat().st_mode & 0o004
-            if is_public and os.name == "posix":
-                remedy = f"Run: chmod 600 {shown(path)}"
-                problem = "Everybody on this machine can read your tokens."
-                self.warnings.append(f"{shown(path)}: {problem} {remedy}")
-
-    def read_binding(self, path: Path, binding: Binding) -> None:
-        text = binding.original.string
-        blank = text[: -len(text.lstrip())]
-        line = binding.original.line + blank.count("\n")
-        place = f"{shown(path)}, line {line}"
-        name = binding.key
-        if binding.error or (name and binding.value is None):
-            self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
-            return
-        if not name:  # a comment
-            return
-        variable = Variable(name, binding.value or "", place)
-        other = self.variables.setdefault(name, variable)
-        if not other.text.strip():  # an empty one does not count
-            self.variables[name] = variable
-        elif other is not variable and variable.text.strip():
-            self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
-
-    def lay_over(self, environment: Mapping[str, str]) -> None:
+        self._owners: Variables = {}  # by each id and name that a bot has
+        if path.exists():
+            self._read_file(path)
         for name, text in environment.items():
             # `docker --env-file` leaves the quotes there.
             bare = re.sub(r"""^(["'])(.*)\1$""", r"\2", text)
             self.variables[name] = Variable(name, bare, "the environment")
+        self._read_bots()
+        if self.problems:
+            raise SettingsError(*dict.fromkeys(self.problems))
+        if not self.bots:
+            raise SettingsError(*self.warnings, *how_to_begin(path))
 
-    def sort(self) -> None:
-        """Find out whose each variable is; warn of what looks like ours, and belongs to no bot."""
+    def _read_file(self, path: Path) -> None:
+        file = shown(path)
+        stream = io.StringIO(read_text(path, file), newline=None)
+        for binding in parse_stream(stream):
+            text, line = binding.original  # from the blank lines above it on
+            line += text.count("\n") - text.lstrip().count("\n")
+            place = f"{file}, line {line}"
+            if binding.error or (binding.key and binding.value is None):
+                self.problems.append(
+                    f"{place}: This is not NAME=value. Is a quote or the = missing?"
+                )
+            if not binding.key or not binding.value:
+                continue  # a comment, or an empty value, which does not count as set
+            variable = Variable(binding.key, binding.value, place)
+            other = self.variables.setdefault(variable.name, variable)
+            if other is not variable:
+                self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
+        if os.name == "posix" and path.stat().st_mode & 0o004:
+            self.warnings.append(
+                f"{file}: Everybody on this machine can read your tokens. Run: chmod 600 {file}"
+            )
+
+    def _given(self) -> dict[str, Variables]:
+        """What is set for each bot, by its number, which is "" for all bots."""
+        given: dict[str, Variables] = defaultdict(dict)
         for variable in self.variables.values():
             if not variable.text.strip():
                 continue
-            name = variable.name.removeprefix(PREFIX)
-            head, number, tail = re.split("([1-9][0-9]*|$)", name, maxsplit=1)
-            key = f"{head}<N>{tail}"
-            known = SETTINGS if number else FOR_ALL
-            if name != variable.name and key in known:
-                self.given[number][key] = variable
+            head, number, tail = re.split("([1-9][0-9]*|$)", variable.name, maxsplit=1)
+            name = f"{head}<N>{tail}"
+            if name in (SETTINGS if number else FOR_ALL):
+                given[number][name] = variable
+            elif TOKEN_FORM.search(variable.text) or variable.name.upper().startswith(
+                "DISCORD_BOT_"
+            ):
+                right = ", ".join(SETTINGS).replace("<N>", number or "1")
+                self.warnings.append(
+                    f"{variable}: Nothing reads this. Is it a token? The right names: {right}."
+                )
+        return given
+
+    def _read_bots(self) -> None:
+        given = self._given()
+        for_all = given.pop("", {})
+        for number in sorted(given, key=int):
+            own = given[number]
+            if "DISCORD_BOT_TOKEN<N>" in own or "DISCORD_BOT_TOKEN<N>_FILE" in own:
+                self._read_bot(number, own, for_all)
             else:
-                self.warn_of(variable, number or "1")
+                variable = own.popitem()[1]
+                self.warnings.append(f"{variable}: There is no DISCORD_BOT_TOKEN{number}.")
 
-    def warn_of(self, variable: Variable, number: str) -> None:
-        """Say the right name of a variable that nothing reads, if it looks like one of ours."""
-        if variable.place != "the environment" and TOKEN_FORM.search(variable.text):
-            right = name_of("TOKEN<N>", number)
-            self.warnings.append(
-                f"{variable}: This looks like a token. Its name has to be {right}."
-            )
-        elif variable.name.upper().startswith(OURS):
-            right = ", ".join(name_of(key, number) for key in SETTINGS)
-            self.warnings.append(f"{variable}: Nothing reads this. The right names: {right}.")
-
-    def read_bots(self) -> None:
-        for number in sorted(self.given.keys() - {""}, key=int):
-            own = self.given[number]
-            if "TOKEN<N>" in own or "TOKEN<N>_FILE" in own:
-                self.read_bot(number)
-            else:
-                first, *_ = own.values()
-                missing = name_of("TOKEN<N>", number)
-                self.warnings.append(f"{first}: There is no {missing}.")
-
-    def read_bot(self, number: str) -> None:
+    def _read_bot(self, number: str, own: Variables, for_all: Variables) -> None:
         """One bot: its own variables, or those for all bots, or the defaults."""
+        script = own.get("DISCORD_BOT_SCRIPT<N>")
+        given = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
-        sources: dict[str, Variable] = {}
-        variables = defaults(number) | self.given[""] | self.given[number]
-        for key, variable in variables.items():
-            field = key.partition("<")[0].lower()
+        sources: Variables = {}
+        for name, (field, parse, default) in SETTINGS.items():
+            unset = Variable(name.replace("<N>", number), default.replace("<N>", number), "default")
+            variable = given.get(name, unset)
+            if not variable.text:
+                continue
             try:
-                if field in sources:
-                    raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
+                rival = sources.get(RIVALS.get(field, ""))
+                if rival:
+                    raise SettingsError(f"{rival} is set too. Keep one of them.")
                 sources[field] = variable
                 check_text(variable.text)
-                parse = SETTINGS[key][0]
                 fields[field] = parse(variable.text)
-                self.claim(field, fields[field], variable)
+                self._claim(field, fields[field], variable)
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
-        if fields.get("script"):
-            self.warn_of_unused(number)
-            sources["intents"] = Variable(f"the intents in {fields['script'].name}", "")
-        if len(fields) == len(sources):
+        if script:
+            sources["intents"] = Variable("the intents", "", script.text)
+            for name in own.keys() & FOR_ALL:
+                self.warnings.append(f"{own[name]}: It is not used. {script} sets its own.")
+        if not self.problems:
             self.bots.append(BotSettings(int(number), sources, **fields))
 
-    def warn_of_unused(self, number: str) -> None:
-        """Say what a script leaves unused, because it makes its own client."""
-        own = self.given[number]
-        script = own["SCRIPT<N>"]
-        for key in ("PREFIX<N>", "INTENTS<N>"):
-            if key in own:
-                self.warnings.append(f"{own[key]}: It is not used. {script} sets its own.")
-        if "EXTENSIONS<N>" in own:
-            other = own["EXTENSIONS<N>"]
-            self.problems.append(f"{other}: {script} is set too, and loads its own. Keep one.")
-
-    def claim(self, field: str, value: Any, variable: Variable) -> None:
+    def _claim(self, field: str, value: str, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
-        if field == "token":
-            claimed = bot_id_of(value)
-            words = "bot"
-            if value.count(".") != 2:
-                problem = "This does not look like a token, of three parts."
-                self.warnings.append(f"{variable}: {problem}")
-        elif field == "name":
-            claimed = f"name {value}"
-            words = f"name ({value})"
-        else:
-            return
-        owner = self.owners.setdefault(claimed, variable)
-        if owner is not variable:
-            raise SettingsError(f"This is the same {words} as {owner}. Every bot needs its own.")
+        if field in UNIQUE:
+            owner = self._owners.setdefault(f"{field} {bot_id_of(value)}", variable)
+            if owner is not variable:
+                raise SettingsError(
+                    f"This is the same {UNIQUE[field]} as {owner}. Every bot needs its own."
+                )
 
 
-def name_of(key: str, number: str) -> str:
-    return PREFIX + key.replace("<N>", number)
-
-
-def defaults(number: str) -> dict[str, Variable]:
-    """What a bot has where nothing is set, by the key in SETTINGS."""
-    found = {}
-    for key, (_, default, _) in SETTINGS.items():
-        if default is not None:
-            found[key] = Variable(name_of(key, number), default.replace("<N>", number))
-    return found
-
-
-def how_to_begin(path: Path | None) -> Iterable[str]:
+def how_to_begin(path: Path) -> Iterable[str]:
     """What to do where there is no bot, in sentences."""
-    looked = f"There is no file .env in {START_FOLDER}."
-    if path:
-        looked = f"{shown(path)} has no token."
-    yield f"There is no bot to run. {looked}"
+    yield f"There is no bot to run. There is no token in {path}, or no such file."
     for other in sorted(START_FOLDER.glob("*env*")):
-        if other == path:
-            continue
-        with suppress(OSError, ValueError):
-            if re.search(r"(?m)^DISCORD_BOT_TOKEN\d+=\S", other.read_text("utf-8")):
+        with suppress(SettingsError):
+            text = read_text(other, other.name)
+            if re.search(r"(?m)^DISCORD_BOT_TOKEN[1-9]\d*=\S", text):
                 yield f"There is a file {other.name}. Is that the one? Rename it to .env"
     yield "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
     yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
-
-
-def read_settings(path: Path | None, environment: Mapping[str, str]) -> Reading:
-    """Read every bot's settings. Raises `SettingsError` with every problem. No text has a token."""
-    reading = Reading()
-    if path:
-        reading.read_file(path)
-    reading.lay_over(environment)
-    reading.sort()
-    reading.read_bots()
-    if not reading.bots and not reading.problems:
-        reading.problems = [*reading.warnings, *how_to_begin(path)]
-    if reading.problems:
-        raise SettingsError(*dict.fromkeys(reading.problems))
-    return reading
 
 
 # --- What a bot does ---------------------------------------------------------------------------
@@ -2188,10 +2084,9 @@ class Runner:
         self.belongings: list[Callable[[], None]] = []  # each puts back what is for all bots
         self._only = only
         self._environment = dict(os.environ)
-        self._exported: set[str] = set()  # the env file's variables that are in os.environ
+        self._exported: dict[str, str] = {}  # the env file's variables that are in os.environ
         # By the bot's id, so that no bot has two sessions; also those that have ended.
         self._entries: dict[str, Entry] = {}
-        self._has_env_file = False  # once it was there, it must not be missing
         self._changed_variables: list[str] = []
         self._stopping = False
         self._leaving: list[Entry] = []  # once they are to stop
@@ -2200,52 +2095,48 @@ class Runner:
 
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
-        files.note(self.env_file)
-        self._has_env_file |= self.env_file.exists()
-        env_file = self.env_file if self._has_env_file else None
-        reading = read_settings(env_file, self._environment)
-        bots = reading.bots
-        if self._only is not None:
-            bots = self._choose(reading, self._only.split(","))
-        self._export(reading.for_code, reading.warnings)
+        files.note(self.env_file)  # also while it is not there
+        reading = Reading(self.env_file, self._environment)
+        bots = self._choose(reading)
+        self._export(reading)
         for bot in bots:
             names[bot.token] = bot.name
-            if not TOKEN_FORM.fullmatch(bot.token):
-                odd_tokens.add(bot.token)
         for warning in reading.warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
 
-    def _choose(self, reading: Reading, parts: list[str]) -> list[BotSettings]:
+    def _choose(self, reading: Reading) -> list[BotSettings]:
         """The bots that `--only` means. Raises `SettingsError`."""
-        there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-        chosen = set()
-        missing = []
-        for part in map(str.strip, parts):
-            meant = [bot.number for bot in reading.bots if bot.is_meant_by(part)]
-            chosen.update(meant)
-            if not meant:
-                missing.append(f"--only: There is no bot {part}. These are there: {there}.")
-        if missing and not (self._entries and chosen):  # later it may be removed from the file
-            raise SettingsError(*reading.warnings, *missing)
-        reading.warnings += missing
-        return [bot for bot in reading.bots if bot.number in chosen]
+        if self._only is None:
+            return reading.bots
+        parts = list_of(self._only) or [""]
+        chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
+        missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in chosen)]
+        if missing:
+            there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
+            reading.warnings.append(
+                f"--only: There is no bot {', '.join(missing)}. These are there: {there}."
+            )
+            if not (self._entries and chosen):  # later it may be removed from the file
+                raise SettingsError(*reading.warnings)
+        return chosen
 
-    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
+    def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
-        before = {name: os.environ.pop(name, "") for name in self._exported}
-        self._exported.clear()
-        for variable in variables:
-            if variable.name in os.environ:
+        before = self._exported
+        for name in before:
+            os.environ.pop(name, None)
+        self._exported = {}
+        for name, variable in reading.variables.items():
+            if name.startswith("DISCORD_BOT_") or name in os.environ:
                 continue
-            try:
-                os.environ[variable.name] = variable.text
-                self._exported.add(variable.name)
-            except (OSError, ValueError) as error:
-                problem = f"Your bots do not get this variable: {error}."
-                warnings.append(f"{variable}: {problem}")
-        now = {name: os.environ[name] for name in self._exported}
-        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
+            atoms = parse_variables(variable.text)  # a text, or ${NAME}
+            text = "".join(atom.resolve(os.environ) for atom in atoms)
+            self._exported[name] = text
+            with suppress(OSError, ValueError):  # more than a system's environment can hold
+                os.environ[name] = TOKEN_FORM.sub("not-needed", text)
+        changed = before.items() ^ self._exported.items()
+        self._changed_variables = sorted({name for name, _ in changed})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -3195,7 +3086,7 @@ def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
     text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
     for token in odd_tokens:
-        text = text.replace(token, f"[token of {names[token]}]")
+        text = text.replace(token, f"[token of {names.get(token, 'a bot')}]")
     return text
 
 
@@ -3379,33 +3270,32 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    lines = ["variables of the env file and of the process environment, which wins:"]
-    for key, (_, _, words) in SETTINGS.items():
-        lines.append(f"  {PREFIX}{key:<16}{words}")
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("--env-file", metavar="PATH", type=Path, help="default: .env here, or beside the script")
+    option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    words = "run each bot's setup, say if all is well, and exit"
-    option("--check", action="store_true", help=words)
+    option(
+        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
+    )
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
-    at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
-    option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
+    option("--no-watch", action="store_true", help="follow saved files only at SIGHUP")
     status = os.environ.pop("DISCORD_BOT_STATUS", "")
-    words = "a page there says how each bot is; HOST: 127.0.0.1 if left out"
-    option("--status", metavar="[HOST:]PORT", default=status, help=words)
+    option(
+        "--status",
+        metavar="[HOST:]PORT",
+        default=status,
+        help="a page there says how each bot is; HOST: 127.0.0.1 if left out",
+    )
     option("--log-level", default="info", type=str.lower, choices=LEVELS, help="default: info")
     option("--version", action="version", version=VERSIONS)
     return parser.parse_args(argv)
 
 
-def find_env_file(named: Path | None) -> Path:
+def find_env_file(named: str | None) -> Path:
     """The env file, which may come later. Raises `SettingsError`."""
-    path = find(str(named or ".env"))
+    path = find(named or ".env")
     if named and not path.exists():
         raise SettingsError(f"There is no file {named}. Check --env-file.")
     return path

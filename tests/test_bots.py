@@ -212,7 +212,7 @@ async def test_a_package_that_is_missing_is_an_extension_that_is_missing(
 INTENTS = {
     "default": library.Intents.default(),
     "none, guilds": library.Intents(guilds=True),
-    "guilds messages": library.Intents(guilds=True, guild_messages=True, dm_messages=True),
+    "guilds,messages": library.Intents(guilds=True, guild_messages=True, dm_messages=True),
     "all,-presences,-members": library.Intents(
         **(dict(library.Intents.all()) | {"presences": False, "members": False})
     ),

@@ -514,7 +514,7 @@ async def test_a_missing_intent_of_a_script_is_to_be_changed_in_the_script(
     assert await program.end() == 78
     line = stop_line(program, "music")
     assert "Message Content Intent" in line
-    assert "the intents in music.py" in line
+    assert "the intents (music.py)" in line
     assert len(bot.identifies) == 1
 
 
