@@ -1004,11 +1004,11 @@ def take_over() -> None:
 class Kind(enum.Enum):
     """What comes after a failure."""
 
-    FINAL = enum.auto()  # nothing, until a person has changed something
-    NETWORK = enum.auto()  # nothing was reached and it cost nothing: another attempt soon
-    LOSS = enum.auto()  # it may cost an IDENTIFY: another attempt after longer and longer waits
-    TOLD = enum.auto()  # an attempt when Discord says
-    BLOCKED = enum.auto()  # the same, for every bot: it is the IP address
+    FINAL = "nothing, until a person has changed something"
+    NETWORK = "another attempt soon: nothing was reached, and it cost nothing"
+    LOSS = "another attempt after longer and longer waits: it may cost an IDENTIFY"
+    TOLD = "another attempt when Discord says"
+    BLOCKED = "the same, for every bot: it is the IP address"
 
 
 @dataclasses.dataclass
@@ -1031,126 +1031,121 @@ OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intent
 FINAL_CLOSES = {
     4004: "Discord refuses this token. Make a new one at {portal} (Reset Token).",
     4010: OTHER_CLOSE,
-    4011: "This bot is in so many servers that it needs shards. Use AutoShardedBot.",
+    4011: "This bot is in so many servers that it needs more shards. Use AutoShardedBot.",
     4012: OTHER_CLOSE,
     4013: OTHER_CLOSE,
     4014: "The {missing} is off. Switch it on at {portal}, or change {intents}.",
 }
-# The intents of 4014: the application's flag, and the Developer Portal's own name.
+# The intents of 4014: the application's two flags, of which the second is for a bot in few servers,
+# and the Developer Portal's own name.
 PRIVILEGED_INTENTS = {
-    "message_content": ("gateway_message_content", "Message Content Intent"),
-    "members": ("gateway_guild_members", "Server Members Intent"),
-    "presences": ("gateway_presence", "Presence Intent"),
+    "message_content": (0b11 << 18, "Message Content Intent"),
+    "members": (0b11 << 14, "Server Members Intent"),
+    "presences": (0b11 << 12, "Presence Intent"),
 }
+# What an exception means. The first row counts whose type fits, and whose words are in the text.
+Meaning = tuple[Any, str, Kind, str]
 NO_CERTIFICATES = (
     "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
-    " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
+    " package ca-certificates; on macOS run Install Certificates.command, beside Python ({0})."
 )
-# What an exception means with which Discord has not answered. The first row that fits counts.
-UNANSWERED: dict[type[BaseException], str] = {
-    TimeoutError: "Discord does not answer.",
-    aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
-    aiohttp.ClientError: "Discord cannot be reached. Check the network ({}).",
-    OSError: "Discord cannot be reached. Check the network ({}).",
-}
-# What an error in a bot's setup really means, by what is in its text.
-HINTS = {
-    "asyncio.run() cannot": "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}",
-    "await": "Write async def setup(bot), and await bot.add_cog(...)",
-    "setup() takes": "Write async def setup(bot)",
-}
+TOO_MANY_FILES = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
+UNREACHED = "Discord cannot be reached. Check the network ({0})."
+MEANINGS: list[Meaning] = [
+    (TimeoutError, "", Kind.NETWORK, "Discord does not answer."),
+    (aiohttp.ClientConnectorCertificateError, "", Kind.NETWORK, NO_CERTIFICATES),
+    (OSError, os.strerror(errno.EMFILE), Kind.NETWORK, TOO_MANY_FILES),
+    ((aiohttp.ClientError, OSError), "", Kind.NETWORK, UNREACHED),
+    (discord.RateLimited, "", Kind.TOLD, "Discord asks this bot to wait {0.retry_after:.0f} s."),
+    (discord.ConnectionClosed, "", Kind.LOSS, "Discord closed the connection with {0.code}."),
+]
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
     *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
     *(ArithmeticError, AssertionError, SystemExit, KeyboardInterrupt, discord.ClientException),
     *(commands.ExtensionError, discord.app_commands.AppCommandError),
 )
+NO_FILE = "There is no such file beside run_bots.py or in this folder."
+NO_MODULE = "Is it a file that is missing beside run_bots.py, or a package to install with pip?"
+NO_SETUP = "Write async def setup(bot). If {name} is a folder, {name}.* is all extensions in it."
+NO_VARIABLE = (
+    "A variable of the environment has to be set in the env file. A token in it is not used: the"
+    " bot's own is {token}."
+)
+WHOLE_BOT = "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}."
+SETUP_MEANINGS: list[Meaning] = [
+    (commands.ExtensionNotFound, "", Kind.FINAL, NO_FILE),
+    (ModuleNotFoundError, "", Kind.FINAL, NO_MODULE),
+    (commands.NoEntryPointError, "", Kind.FINAL, NO_SETUP),
+    (TypeError, "setup() takes", Kind.FINAL, "Write async def setup(bot)."),
+    (TypeError, "await", Kind.FINAL, "Write async def setup(bot), and await bot.add_cog(...)."),
+    (RuntimeError, "asyncio.run() cannot", Kind.FINAL, WHOLE_BOT),
+    (KeyError, "", Kind.FINAL, NO_VARIABLE),
+    ((ScriptError, *WRONG_CODE), "", Kind.FINAL, ""),
+    (discord.DiscordServerError, "", Kind.NETWORK, ""),
+    (discord.HTTPException, "", Kind.LOSS, ""),
+    (BaseException, "", Kind.NETWORK, ""),
+]
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
 PYTHON_FOLDER = os.path.dirname(os.__file__)
 NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that begin so
 
 
+def meaning_of(error: BaseException, meanings: list[Meaning]) -> tuple[Kind, str]:
+    for kind_of_error, words, kind, sentence in meanings:
+        if isinstance(error, kind_of_error) and words in str(error):
+            return kind, sentence
+    return Kind.LOSS, ""
+
+
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
-    if isinstance(error, discord.GatewayNotFound):
-        error = error.__cause__ or error
     if isinstance(error, (SetupFailed, ScriptError)):
         return diagnose_setup(error.__cause__ or error, bot)
-    if client is None:
-        return Failure(f"Unexpected error: {error!r}.", cause=error)
+    if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
+        error = error.__cause__ or error  # Discord's answer
     code = close_code_of(error)
-    if code:
+    if client and code in FINAL_CLOSES:
         return diagnose_close(code, bot, client)
-    return diagnose_answer(error) or diagnose_rest(error, client)
-
-
-def diagnose_answer(error: BaseException) -> Failure | None:
-    """What Discord's answer means, or that of whoever stands in its place."""
-    if isinstance(error, discord.HTTPException):
-        return diagnose_status(error.status, error.response.headers)
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return diagnose_status(error.status, error.headers or {})
-    if isinstance(error, discord.RateLimited):
-        text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
-        return Failure(text, Kind.TOLD, wait=error.retry_after)
-    return None
-
-
-def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
-    """What an exception means with which Discord has not answered."""
-    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        text = f"{os.strerror(errno.EMFILE)}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
-        return Failure(text, Kind.NETWORK)
-    for kind_of_error, sentence in UNANSWERED.items():
-        if isinstance(error, kind_of_error):
-            return Failure(sentence.format(error), Kind.NETWORK)
-    is_logging_in = client.application is None
-    if is_logging_in and isinstance(error, (TypeError, KeyError, ValueError)):
-        return diagnose_status(200, {})  # discord.py takes a page for its data
+    if isinstance(error, (discord.HTTPException, aiohttp.WSServerHandshakeError)):
+        answer: Any = getattr(error, "response", error)
+        return diagnose_status(answer.status, answer.headers)
+    kind, sentence = meaning_of(error, MEANINGS)
+    if sentence:
+        return Failure(sentence.format(error), kind, wait=getattr(error, "retry_after", 0))
+    if client and not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
+        return diagnose_status(200, {})  # at the log-in discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
 
-def close_code_of(error: BaseException) -> int | None:
+def close_code_of(error: BaseException) -> int:
     """The code with which Discord closes a connection; it refuses a log-in for the same reasons."""
-    if isinstance(error, discord.ConnectionClosed):
-        return error.code
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return 4014
-    if isinstance(error, discord.LoginFailure):
-        return 4004
     if isinstance(error, discord.HTTPException) and error.status == 401:
         return 4004
-    return None
+    return error.code if isinstance(error, discord.ConnectionClosed) else 0
 
 
 def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
-    sentence = FINAL_CLOSES.get(code)
-    if sentence is None:
-        return Failure(f"Discord closed the gateway connection with {code}.")
-    if code == 4011 and isinstance(client, discord.AutoShardedClient):
-        if client.guilds:  # the next client asks how many
-            return Failure("This bot is in more servers now, and needs more shards.")
-        sentence = OTHER_CLOSE
-    portal = PORTAL
+    if code == 4011 and isinstance(client, discord.AutoShardedClient) and client.guilds:
+        return Failure("This bot is in more servers now, and needs more shards.")
     number = str(client.application_id or bot_id_of(bot.token))
-    if number.isdecimal():
-        portal = f"{PORTAL}/{number}/bot"
-    missing = ""
-    if code == 4014:
-        missing = " and ".join(missing_intents(client)) or "privileged intent"
-    intents = bot.sources["intents"]
-    sentence = sentence.format(code=code, portal=portal, intents=intents, missing=missing)
+    sentence = FINAL_CLOSES[code].format(
+        code=code,
+        portal=f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL,
+        intents=bot.sources["intents"],
+        missing=" and ".join(missing_intents(client)) or "privileged intent",
+    )
     return Failure(f"{bot.sources['token']}: {sentence}", Kind.FINAL)
 
 
 def missing_intents(client: discord.Client) -> list[str]:
     """The intents that this client asks for, and that are off in the Developer Portal."""
-    flags = client.application_flags
+    flags = getattr(client.application_flags, "value", 0)  # before the log-in they are not known
     missing = []
-    for intent, (flag, name) in PRIVILEGED_INTENTS.items():
-        is_asked_for = getattr(client.intents, intent)
-        is_on = getattr(flags, flag) or getattr(flags, f"{flag}_limited")
-        if is_asked_for and not is_on:
+    for intent, (own_flags, name) in PRIVILEGED_INTENTS.items():
+        if getattr(client.intents, intent) and not flags & own_flags:
             missing.append(name)
     return missing
 
@@ -1174,71 +1169,20 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
-    source = bot.code_source
-    if isinstance(error, SetupFailed):
-        return Failure(f"{source}: {error}", Kind.NETWORK)
-    if isinstance(error, ScriptError):
-        script = f"{bot.script.name}: " if bot.script else ""
-        place = place_of(error)
-        return Failure(f"{source}: {script}{error}{place}.", Kind.FINAL)
-    if isinstance(error, discord.app_commands.CommandSyncFailure):
-        return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
-    name = bot.script.name if bot.script else "The bot's setup"
-    cause = error
+    name = bot.script.name if bot.script else "Its code"
     if isinstance(error, commands.ExtensionError):
         name = error.name
-        cause = getattr(error, "original", error)
-    head = f"{source}: {name} does not load."
-    if is_missing(error, cause, name):
-        text = f"{head} There is no such file beside run_bots.py or in this folder."
-        return Failure(text, Kind.FINAL)
-    if isinstance(error, commands.NoEntryPointError):
-        hint = "It has no function: async def setup(bot)."
-        if find(name.replace(".", "/")).is_dir():
-            hint = f"{name} is a folder. Write {name}.* for every extension in it."
-        return Failure(f"{head} {hint}", Kind.FINAL)
-    return diagnose_code(cause, head, bot)
-
-
-def diagnose_code(error: BaseException, head: str, bot: BotSettings) -> Failure:
-    """What it means that a bot's code raised this as it was loaded."""
-    text = f"{head} {type(error).__name__}: {error}"
-    hint = hint_for(error)
+        error = getattr(error, "original", error)
+    kind, hint = meaning_of(error, SETUP_MEANINGS)
+    problem = str(error).rstrip(".")
+    if not isinstance(error, (SetupFailed, ScriptError)):  # whose texts are sentences
+        problem = f"{type(error).__name__}: {problem}"
+    text = f"{bot.code_source}: {name} does not load. {problem}{place_of(error)}."
     if hint:
-        hint = hint.format(number=bot.number)
-        return Failure(f"{text}. {hint}.", Kind.FINAL)
-    place = place_of(error)
-    if not isinstance(error, WRONG_CODE):
-        is_refused = isinstance(error, discord.HTTPException) and error.status < 500
-        return Failure(f"{text}{place}.", Kind.LOSS if is_refused else Kind.NETWORK)
-    if isinstance(error, KeyError) and is_from_environ(error):
-        hint = "Set this variable in the env file. A token in it is not used"
-        text += f"{place}. {hint}: the bot's own is {bot.sources['token']}"
-    elif bot.script and not isinstance(error, SyntaxError):  # which says its place itself
-        text += place
-    return Failure(f"{text}.", Kind.FINAL, with_own_frames(error))
-
-
-def hint_for(error: BaseException) -> str:
-    if isinstance(error, (TypeError, RuntimeError)):
-        for words, hint in HINTS.items():
-            if words in str(error):
-                return hint
-    return ""
-
-
-def is_from_environ(error: BaseException) -> bool:
-    """Whether `os.environ` has no such variable."""
-    *_, frame = traceback.extract_tb(error.__traceback__)
-    return frame.filename in (os.__file__, "<frozen os>")
-
-
-def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
-    """Whether an extension does not load because it has no file."""
-    # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
-    if isinstance(error, commands.ExtensionNotFound):
-        return True
-    return isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
+        hint = hint.format(name=name, number=bot.number, token=bot.sources["token"])
+        return Failure(f"{text} {hint}", kind)
+    cause = with_own_frames(error) if isinstance(error, WRONG_CODE) else None
+    return Failure(text, kind, cause)
 
 
 def is_users(file: str) -> bool:
@@ -1259,16 +1203,13 @@ def place_of(error: BaseException) -> str:
     return place_in(traceback.extract_tb(error.__traceback__))
 
 
-def place_in(frames: Iterable[traceback.FrameSummary], *, with_function: bool = False) -> str:
+def place_in(frames: traceback.StackSummary) -> str:
     """The last place in the user's own code, or "" where there is none."""
-    place = ""
-    for frame in frames:
-        file = frame.filename
-        if is_users(file):
-            function = f", in {frame.name}" if with_function else ""
-            name = os.path.basename(file)
-            place = f" ({name}, line {frame.lineno}{function})"
-    return place
+    for frame in reversed(frames):
+        if is_users(frame.filename):
+            name = os.path.basename(frame.filename)
+            return f" ({name}, line {frame.lineno}, in {frame.name})"
+    return ""
 
 
 # --- When a bot may try again ------------------------------------------------------------------
@@ -3423,7 +3364,7 @@ def tell_what_blocks(record: logging.LogRecord) -> bool:
         return True
     stack = sys._current_frames()[main_thread]  # in Python's documentation, in spite of its name
     frames = traceback.extract_stack(stack)
-    place = place_in(frames, with_function=True)
+    place = place_in(frames)
     if place != blocked_by:
         blocked_by = place
         log.warning("Some code blocks all bots for more than 10 s%s.", place)

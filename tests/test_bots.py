@@ -205,7 +205,7 @@ async def test_a_package_that_is_missing_is_an_extension_that_is_missing(
     program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
     await program.start()
     assert await program.end() == 78
-    assert "cogs.music does not load. There is no such file" in program.stderr
+    assert "cogs.music does not load. ModuleNotFoundError: No module named 'cogs'" in program.stderr
     program.assert_clean()
 
 

@@ -93,7 +93,7 @@ BROKEN = {
     ),
     "exits": ("import sys\nsys.exit('stop')", "SystemExit: stop"),
     "exits in its setup": ("async def setup(bot):\n    exit('stop')", "SystemExit: stop"),
-    "has no setup": ("x = 1", "It has no function"),
+    "has no setup": ("x = 1", "has no 'setup' function"),
     "is gone": (None, "no such file"),
 }
 

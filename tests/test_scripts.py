@@ -403,7 +403,7 @@ async def test_what_main_cannot_reach_is_tried_again(
     write(program, "database.py", code)
     (bot,) = bring(program, discord, "database.py")
     await program.start()
-    await program.logged("the database is away (database.py, line 7). Trying again in")
+    await program.logged("the database is away (database.py, line 7")
     (program.folder / "database").touch()
     await program.logged("ready as database")
     assert await program.stop() == 0
