@@ -1541,7 +1541,8 @@ class Gateway:
             # discord.py launches all shards before it looks how the first one fared.
             self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
         elif not is_refused_resume:
-            self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
+            text = f"The gateway connection was lost ({ws.close_code})."
+            self.entry.failed(Failure(text), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
         while True:
@@ -2725,10 +2726,10 @@ def summarize(entries: list[Entry]) -> str:
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason = entry.failure.text.partition(". ")[0]
+            reason = entry.failure.text.partition(". ")[0].rstrip(".")
             state = f"{entry.state} since {since}"
             if reason:
-                state += f": {reason.rstrip('.')}"
+                state += f": {reason}"
             others.append(f"{entry.settings.name} ({state})")
     ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
@@ -2739,19 +2740,19 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     from aiohttp import web  # it takes time and memory
 
     async def answer(request: web.Request) -> web.Response:
-        if request.path == "/healthz":
-            return web.Response(text="The event loop answers")
         status = 200
-        kind = "text/html"
-        text = STATUS_PAGE
-        if request.path == "/status.json":
+        kind = "text/plain"
+        if request.path == "/":
+            kind = "text/html"
+            text = STATUS_PAGE
+        elif request.path == "/status.json":
             kind = "application/json"
             text = json.dumps(report())
-        elif request.path == "/readyz":
-            kind = "text/plain"
+        elif request.path == "/healthz":
+            text = "The event loop answers"
+        else:
             text = report()["summary"]
-            if "Not ready" in text:
-                status = 503
+            status = 503 if "Not ready" in text else 200
         return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
 
     app = web.Application()
@@ -3064,11 +3065,9 @@ class Signals:
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
-        self._in_terminal = os.isatty(0)
-        self._stopping = False
-        self._code = EXIT_OK
-        self._deadline = threading.Timer(STOP_TIMEOUT, self._end_late)
-        self._deadline.daemon = True
+        # A copy, because exit() in a bot's code closes the input.
+        self._terminal = os.dup(0) if os.isatty(0) else None
+        self._is_stopping = False
 
     def take(self, runner: Runner) -> None:
         self._runner = runner
@@ -3085,58 +3084,45 @@ class Signals:
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
 
     def start_deadline(self, code: int) -> None:
-        """All bots have ended: whatever else is still busy has a limit from now on."""
-        self._code = code
-        with suppress(RuntimeError):  # it has been started already
-            self._deadline.start()
-
-    def _end_late(self) -> None:
-        end_now(self._code, "Some code of a bot does not stop. The program ends without it.\n")
+        """Whatever is still busy has a limit from now on. The first one counts."""
+        words = "Some code of a bot does not stop. The program ends without it."
+        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, words])
+        deadline.daemon = True
+        deadline.start()
 
     def _listen(self) -> None:
         while True:
             number = self._receiver.recv(1)[0]
             if number in SIGNALS:  # a bot may have a handler for another one
-                self._handle(number)
+                with suppress(RuntimeError):  # the event loop is closed already
+                    self._handle(number)
 
     def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
-        is_hangup = name == "SIGHUP" and self._is_window_closed()
-        if number in STOP_SIGNALS or is_hangup:
-            if not self._stopping:
-                self._stopping = True
+        call = self._loop.call_soon_threadsafe
+        is_window_closed = name == "SIGHUP" and self._terminal and not os.isatty(self._terminal)
+        if number in STOP_SIGNALS or is_window_closed:
+            if not self._is_stopping:
+                self._is_stopping = True
                 self.start_deadline(EXIT_OK)
-                self._call(self._runner.stop, name)
-            elif not is_hangup:  # a shell sends several of these for one window
+                call(self._runner.stop, name)
+            elif not is_window_closed:  # a shell sends several of these for one window
                 end_now(EXIT_BUG)
         elif name == "SIGHUP":
-            self._call(self._runner.reload)
+            call(self._runner.reload)
         else:
-            self._call(self._runner.show)
-
-    def _is_window_closed(self) -> bool:
-        try:
-            os.fstat(0)
-        except OSError:  # exit() in a bot's code closes it
-            return False
-        return self._in_terminal and not os.isatty(0)
-
-    def _call(self, action: Callable[..., None], *arguments: str) -> None:
-        # In a context of its own: the code of any bot may be running, and this is for none.
-        context = contextvars.Context()
-        with suppress(RuntimeError):  # the event loop is closed already
-            self._loop.call_soon_threadsafe(action, *arguments, context=context)
+            call(self._runner.show)
 
 
 def end_now(code: int, words: str = "") -> NoReturn:
     """End the process whatever it does, but write out these words and what was printed."""
 
     def say() -> None:
-        with suppress(OSError):
-            os.write(2, words.encode())
+        if words:
+            print(words, file=sys.stderr)
         flush_output()
 
-    saying = threading.Thread(target=say, daemon=True)  # it hangs where nobody reads
+    saying = threading.Thread(target=say, daemon=True)  # a bot's code may have replaced the output
     saying.start()
     saying.join(FLUSH_TIMEOUT)
     os._exit(code)
@@ -3218,11 +3204,10 @@ class Output(io.BufferedIOBase):
     """What is printed, without tokens. A thread writes it, because nobody may be reading."""
 
     def __init__(self, target: Any) -> None:
-        self._target = target
-        self._waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
-        threading.Thread(target=self._write_all, daemon=True).start()
         self.fileno = target.fileno  # type: ignore[method-assign]
         self.isatty = target.isatty  # type: ignore[method-assign]
+        self.waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
+        threading.Thread(target=self._write_all, args=[target], daemon=True).start()
 
     def writable(self) -> bool:
         return True
@@ -3233,22 +3218,16 @@ class Output(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
         with suppress(queue.Full):  # nobody has read for long
-            self._waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
+            self.waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
         return len(data)
 
-    def _write_all(self) -> None:
+    def _write_all(self, target: Any) -> None:
         while True:
-            data = self._waiting.get()
+            data = self.waiting.get()
             with suppress(OSError, ValueError):
                 while data:
-                    data = data[self._target.write(data) :]
-            self._waiting.task_done()
-
-    def drain(self) -> None:
-        """Wait until all is written, as long as somebody reads."""
-        deadline = time.monotonic() + FLUSH_TIMEOUT
-        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.01)
+                    data = data[target.write(data) :]
+            self.waiting.task_done()
 
 
 def protect_output() -> None:
@@ -3266,42 +3245,87 @@ def protect_output() -> None:
 
 
 def flush_output() -> None:
+    """Write out what was printed, as long as somebody reads."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
             stream.flush()
+    deadline = time.monotonic() + FLUSH_TIMEOUT
     for output in outputs:
-        output.drain()
+        while output.waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
-FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and .shard
+# What discord.py says of a lost connection and of a late heartbeat: for each bot, with a traceback
+# or a stack. The program says both itself, in one line.
+SAID_BY_US = re.compile("Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat")
+PRIORITIES = "7764322222"  # journald's, from debug to critical, by a tenth of Python's level
 
 
-class LogFormatter(logging.Formatter):
-    """Around another formatter: it puts the bot's name, and journald's priority, in front.
+class Log(logging.StreamHandler[Any]):
+    """The program's own log, which stays whatever a bot's code does to `logging`.
 
+    In the journal of systemd each line has its priority in front:
     https://man7.org/linux/man-pages/man3/sd-daemon.3.html
     """
 
-    def __init__(self, inner: logging.Formatter, *, is_journal: bool) -> None:
+    def __init__(self, level: str) -> None:
         super().__init__()
-        self._inner = inner
-        self._is_journal = is_journal
+        self._level_of_all = logging.getLevelName(level.upper())
+        self._is_journal = is_under_journald()
+        self._blocked_by = ""  # what code was seen to block all bots, and is not to be told again
+        # As discord.py does, in colour; but without, where a container has it in its files.
+        discord.utils.setup_logging(handler=self, level=self._level_of_all)
+        if not os.isatty(2):
+            line = "[{levelname:<8}] {name}: {message}"
+            if not self._is_journal:  # which has its own times
+                line = f"[{{asctime}}] {line}"
+            self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
+        if self._level_of_all == logging.INFO:
+            logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
+        logging.captureWarnings(True)
+        warnings.formatwarning = format_warning
+        # At every start discord.py warns of packages that only voice needs. Without them, voice
+        # says so when it is used. Not public: where these have other names, it only warns again.
+        discord.VoiceClient.warn_nacl = False
+        discord.VoiceClient.warn_dave = False
 
     def format(self, record: logging.LogRecord) -> str:
-        record = copy.copy(record)  # other handlers get it as it is
-        record.msg = record.getMessage()
-        record.args = None
-        if record.exc_info and record.msg.startswith(FAILED_CONNECTION):
-            record.msg += f" ({record.exc_info[1]!r})"  # not a traceback for each of them
-            record.exc_info = None
         name = names.get(running_token.get())
         if name:
-            record.msg = f"[{name}] {record.msg}"
-        text = self._inner.format(record)
+            record = copy.copy(record)  # other handlers get it as it is
+            record.msg = f"[{name}] {record.getMessage()}"
+            record.args = None
+        text = super().format(record)
         if self._is_journal:
-            priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
-            text = priority + text.replace("\n", "\n" + priority)
+            text = re.sub("(?m)^", f"<{PRIORITIES[record.levelno // 10]}>", text)
         return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.msg, str) or not SAID_BY_US.match(record.msg):
+            return True
+        if "heartbeat" in record.msg:
+            self._say_what_blocks()
+        return False
+
+    def _say_what_blocks(self) -> None:
+        """Name the code that keeps the event loop, once."""
+        stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
+        place = place_in(traceback.extract_stack(stack))
+        if place != self._blocked_by:
+            self._blocked_by = place
+            log.warning("Some code blocks all bots for more than 10 s%s.", place)
+
+    def restore(self) -> None:
+        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
+        logging.disable(logging.NOTSET)
+        root = logging.getLogger()
+        root.setLevel(min(root.level, self._level_of_all))
+        root.addHandler(self)  # if it is not there
+        for handler in list(root.handlers):
+            if type(handler) is logging.StreamHandler:
+                root.removeHandler(handler)  # each line would be there twice
+        for logger in list(root.manager.loggerDict.values()):
+            logger.disabled = False  # type: ignore[union-attr]
 
 
 def is_under_journald() -> bool:
@@ -3311,78 +3335,14 @@ def is_under_journald() -> bool:
     return False
 
 
-class Log:
-    """The program's own log, which stays whatever a bot's code does to `logging`."""
-
-    def __init__(self, level: str) -> None:
-        protect_output()
-        self._level = logging.getLevelName(level.upper())
-        self._handler = logging.StreamHandler()
-        # As discord.py does, in colour; but without, where a container has it in its files.
-        discord.utils.setup_logging(handler=self._handler, level=self._level)
-        inner = self._handler.formatter
-        is_journal = is_under_journald()
-        if is_journal:
-            inner = logging.Formatter("[{levelname:<8}] {name}: {message}", style="{")
-        elif not os.isatty(2):
-            line = "[{asctime}] [{levelname:<8}] {name}: {message}"
-            inner = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
-        assert inner is not None
-        self._handler.setFormatter(LogFormatter(inner, is_journal=is_journal))
-        self._handler.addFilter(tell_what_blocks)
-        warnings.showwarning = show_warning
-        if self._level > logging.DEBUG:
-            for name in ("discord.client", "discord.gateway"):  # "using static token", "Session ID"
-                logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
-        # At every start discord.py warns of packages that only voice needs. Without them, voice
-        # says so when it is used. Not public: where these have other names, it only warns again.
-        discord.VoiceClient.warn_nacl = False
-        discord.VoiceClient.warn_dave = False
-
-    def restore(self) -> None:
-        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
-        logging.disable(logging.NOTSET)
-        root = logging.getLogger()
-        if root.level > self._level:
-            root.setLevel(self._level)
-        root.addHandler(self._handler)  # if it is not there
-        for handler in list(root.handlers):
-            if type(handler) is logging.StreamHandler and handler is not self._handler:
-                root.removeHandler(handler)  # each line would be there twice
-        for logger in list(root.manager.loggerDict.values()):
-            logger.disabled = False  # type: ignore[union-attr]
-
-
-blocked_by: str | None = None  # what code was seen to block all bots, and is not to be told again
-
-
-def tell_what_blocks(record: logging.LogRecord) -> bool:
-    """A log filter: one line in the place of a stack for each bot whose heartbeat is late."""
-    global blocked_by
-    is_stack = isinstance(record.msg, str) and "heartbeat blocked for more than" in record.msg
-    if not is_stack:
-        return True
-    stack = sys._current_frames()[main_thread]  # in Python's documentation, in spite of its name
-    frames = traceback.extract_stack(stack)
-    place = place_in(frames)
-    if place != blocked_by:
-        blocked_by = place
-        log.warning("Some code blocks all bots for more than 10 s%s.", place)
-    return False
-
-
-def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
-    """In the place of `warnings.showwarning`: what was never awaited is named with its bot."""
-    _, file, line, *_ = arguments
-    text = str(message)
+def format_warning(
+    message: object, category: object, filename: str, lineno: int, line: object = None
+) -> str:
+    """In the place of `warnings.formatwarning`: one line of the log, and what to do."""
+    text = f"{message} ({os.path.basename(filename)}, line {lineno})."
     if "never awaited" in text:
-        place = f"{os.path.basename(file)}, line {line}"
-        log.warning("%s (%s). Write await in front of it.", text, place)
-    else:
-        show_other_warning(message, *arguments, **options)
-
-
-show_other_warning = warnings.showwarning
+        text += " Write await in front of it."
+    return text
 
 
 # --- The command line --------------------------------------------------------------------------
@@ -3428,6 +3388,7 @@ def find_env_file(named: Path | None) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    protect_output()
     log_output = Log(arguments.log_level)
     sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
