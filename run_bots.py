@@ -1043,59 +1043,51 @@ PRIVILEGED_INTENTS = {
     "members": (0b11 << 14, "Server Members Intent"),
     "presences": (0b11 << 12, "Presence Intent"),
 }
-# What an exception means. The first row counts whose type fits, and whose words are in the text.
-Meaning = tuple[Any, str, Kind, str]
+# What an exception means with which Discord has not answered. The first row that fits counts.
 NO_CERTIFICATES = (
     "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
-    " package ca-certificates; on macOS run Install Certificates.command, beside Python ({0})."
+    " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
-TOO_MANY_FILES = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
-UNREACHED = "Discord cannot be reached. Check the network ({0})."
-MEANINGS: list[Meaning] = [
-    (TimeoutError, "", Kind.NETWORK, "Discord does not answer."),
-    (aiohttp.ClientConnectorCertificateError, "", Kind.NETWORK, NO_CERTIFICATES),
-    (OSError, os.strerror(errno.EMFILE), Kind.NETWORK, TOO_MANY_FILES),
-    ((aiohttp.ClientError, OSError), "", Kind.NETWORK, UNREACHED),
-    (discord.RateLimited, "", Kind.TOLD, "Discord asks this bot to wait {0.retry_after:.0f} s."),
-    (discord.ConnectionClosed, "", Kind.LOSS, "Discord closed the connection with {0.code}."),
-]
+UNREACHED = "Discord cannot be reached. Check the network ({})."
+UNANSWERED: dict[type[BaseException], str] = {
+    TimeoutError: "Discord does not answer.",
+    aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
+    aiohttp.ClientError: UNREACHED,
+    OSError: UNREACHED,
+}
+# How Python's words begin for what is often wrong in a bot's setup, and what to do.
+HINTS = {
+    "ExtensionNotFound": "There is no such file beside run_bots.py or in this folder.",
+    "ModuleNotFoundError": "Is it a file beside run_bots.py, or a package to install with pip?",
+    "NoEntryPointError": "Write async def setup(bot). If {name} is a folder, write {name}.* for"
+    " every extension in it.",
+    "TypeError: setup.. takes": "Write async def setup(bot).",
+    "TypeError: .*await": "Write async def setup(bot), and await bot.add_cog(...).",
+    "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
+    " DISCORD_BOT_SCRIPT{number}.",
+    "KeyError": "A variable of the environment has to be set in the env file. A token in it is not"
+    " used: the bot's own is {token}.",
+}
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
-    *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
-    *(ArithmeticError, AssertionError, SystemExit, KeyboardInterrupt, discord.ClientException),
-    *(commands.ExtensionError, discord.app_commands.AppCommandError),
+    SyntaxError,
+    ImportError,
+    AttributeError,
+    NameError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    SystemExit,
+    KeyboardInterrupt,
+    discord.ClientException,
+    commands.ExtensionError,
+    discord.app_commands.AppCommandError,
 )
-NO_FILE = "There is no such file beside run_bots.py or in this folder."
-NO_MODULE = "Is it a file that is missing beside run_bots.py, or a package to install with pip?"
-NO_SETUP = "Write async def setup(bot). If {name} is a folder, {name}.* is all extensions in it."
-NO_VARIABLE = (
-    "A variable of the environment has to be set in the env file. A token in it is not used: the"
-    " bot's own is {token}."
-)
-WHOLE_BOT = "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}."
-SETUP_MEANINGS: list[Meaning] = [
-    (commands.ExtensionNotFound, "", Kind.FINAL, NO_FILE),
-    (ModuleNotFoundError, "", Kind.FINAL, NO_MODULE),
-    (commands.NoEntryPointError, "", Kind.FINAL, NO_SETUP),
-    (TypeError, "setup() takes", Kind.FINAL, "Write async def setup(bot)."),
-    (TypeError, "await", Kind.FINAL, "Write async def setup(bot), and await bot.add_cog(...)."),
-    (RuntimeError, "asyncio.run() cannot", Kind.FINAL, WHOLE_BOT),
-    (KeyError, "", Kind.FINAL, NO_VARIABLE),
-    ((ScriptError, *WRONG_CODE), "", Kind.FINAL, ""),
-    (discord.DiscordServerError, "", Kind.NETWORK, ""),
-    (discord.HTTPException, "", Kind.LOSS, ""),
-    (BaseException, "", Kind.NETWORK, ""),
-]
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
 PYTHON_FOLDER = os.path.dirname(os.__file__)
 NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that begin so
-
-
-def meaning_of(error: BaseException, meanings: list[Meaning]) -> tuple[Kind, str]:
-    for kind_of_error, words, kind, sentence in meanings:
-        if isinstance(error, kind_of_error) and words in str(error):
-            return kind, sentence
-    return Kind.LOSS, ""
 
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
@@ -1110,9 +1102,21 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | No
     if isinstance(error, (discord.HTTPException, aiohttp.WSServerHandshakeError)):
         answer: Any = getattr(error, "response", error)
         return diagnose_status(answer.status, answer.headers)
-    kind, sentence = meaning_of(error, MEANINGS)
-    if sentence:
-        return Failure(sentence.format(error), kind, wait=getattr(error, "retry_after", 0))
+    if isinstance(error, discord.RateLimited):
+        text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
+        return Failure(text, Kind.TOLD, wait=error.retry_after)
+    return diagnose_unanswered(error, client)
+
+
+def diagnose_unanswered(error: BaseException, client: discord.Client | None) -> Failure:
+    """What an exception means with which Discord has not answered."""
+    too_many = os.strerror(errno.EMFILE)
+    if too_many in str(error):
+        text = f"{too_many}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
+        return Failure(text, Kind.NETWORK)
+    for kind_of_error, sentence in UNANSWERED.items():
+        if isinstance(error, kind_of_error):
+            return Failure(sentence.format(error), Kind.NETWORK)
     if client and not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
         return diagnose_status(200, {})  # at the log-in discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
@@ -1173,16 +1177,20 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     if isinstance(error, commands.ExtensionError):
         name = error.name
         error = getattr(error, "original", error)
-    kind, hint = meaning_of(error, SETUP_MEANINGS)
     problem = str(error).rstrip(".")
     if not isinstance(error, (SetupFailed, ScriptError)):  # whose texts are sentences
         problem = f"{type(error).__name__}: {problem}"
     text = f"{bot.code_source}: {name} does not load. {problem}{place_of(error)}."
-    if hint:
-        hint = hint.format(name=name, number=bot.number, token=bot.sources["token"])
-        return Failure(f"{text} {hint}", kind)
-    cause = with_own_frames(error) if isinstance(error, WRONG_CODE) else None
-    return Failure(text, kind, cause)
+    for words, hint in HINTS.items():
+        if re.match(words, problem):
+            hint = hint.format(name=name, number=bot.number, token=bot.sources["token"])
+            return Failure(f"{text} {hint}", Kind.FINAL)
+    if isinstance(error, WRONG_CODE):
+        return Failure(text, Kind.FINAL, with_own_frames(error))
+    if isinstance(error, ScriptError):
+        return Failure(text, Kind.FINAL)
+    is_refused = isinstance(error, discord.HTTPException) and error.status < 500
+    return Failure(text, Kind.LOSS if is_refused else Kind.NETWORK)
 
 
 def is_users(file: str) -> bool:
@@ -1343,7 +1351,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     Discord shows the bot as offline at once.
     """
 
-    leaving = False
     is_up = False  # Discord has answered with READY or RESUMED
     sent_code: int | None = None
     received_code: int | None = None
@@ -1352,7 +1359,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.sent: set[int] = set()  # the opcodes of what discord.py has sent
-        self.timers: list[asyncio.TimerHandle] = []
 
     @property
     def close_code(self) -> int | None:
@@ -1367,44 +1373,27 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     async def close(self, *, code: int = 4000, message: bytes = b"") -> bool:
         if self.goodbye is None:
-            self.sent_code = 1000 if self.leaving else code
+            self.sent_code = code
             self.received_code = self.close_code
-            self.stop_timers()
             # A task: a caller that is cancelled would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(self._say_goodbye(message))
+            self.goodbye = asyncio.create_task(self._say_goodbye(code, message))
         return await asyncio.shield(self.goodbye)
 
-    async def _say_goodbye(self, message: bytes) -> bool:
+    async def _say_goodbye(self, code: int, message: bytes) -> bool:
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT):
-                return await super().close(code=self.sent_code or 1000, message=message)
+                return await super().close(code=code, message=message)
         except TimeoutError:  # a dead connection, for which discord.py allows 30 s
             return True
 
-    def give_up(self) -> None:
-        """Close it, and wait for nobody."""
-        asyncio.create_task(self.close())  # noqa: RUF006  # `tasks` keeps it alive
-
-    def watch(self) -> None:
-        """Give it up if Discord does not answer in time. What does answer stops the timers."""
-        loop = asyncio.get_running_loop()
-        self.timers = [
-            loop.call_later(HELLO_TIMEOUT, self._expect_hello),
-            loop.call_later(READY_TIMEOUT, self._expect_no_more),
-        ]
-
-    def _expect_hello(self) -> None:
-        if not self.sent:  # discord.py answers HELLO
-            self._expect_no_more()
-
-    def _expect_no_more(self) -> None:
-        if not self.closed:
+    async def watch(self) -> None:
+        """Close it if Discord does not answer in time."""
+        await asyncio.sleep(HELLO_TIMEOUT)
+        if self.sent:  # discord.py answers HELLO
+            await asyncio.sleep(READY_TIMEOUT - HELLO_TIMEOUT)
+        if not self.is_up and not self.closed:
             log.warning("Discord does not answer at the gateway.")
-            self.give_up()
-
-    def stop_timers(self) -> None:
-        for timer in self.timers:
-            timer.cancel()
+            await self.close()
 
     @property
     def is_session_over(self) -> bool:
@@ -1501,12 +1490,11 @@ class Gateway:
                 raise NewSession from None
             raise connection_reset() from None  # discord.py itself would end the wait soon
         if self.entry.is_leaving:
-            ws.leaving = True
-            await ws.close()
+            await ws.close(code=1000)
             await asyncio.get_running_loop().create_future()  # until the client's end cancels it
         self.launched += 1
         self.sockets.append(ws)
-        ws.watch()
+        asyncio.create_task(ws.watch())  # noqa: RUF006  # `tasks` keeps it alive
         return ws
 
     def _is_launching(self) -> bool:
@@ -1526,7 +1514,7 @@ class Gateway:
         """Count the connections that have ended since the last one was asked for."""
         if self.shards == 1:
             for ws in self.sockets:  # discord.py gives some up without a word
-                ws.give_up()
+                asyncio.create_task(ws.close())  # noqa: RUF006
         for ws in list(self.sockets):
             if ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
@@ -1541,7 +1529,8 @@ class Gateway:
             # discord.py launches all shards before it looks how the first one fared.
             self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
         elif not is_refused_resume:
-            text = f"The gateway connection was lost ({ws.close_code})."
+            code = ws.close_code or ws.sent_code
+            text = f"The gateway connection was lost (close code {code})."
             self.entry.failed(Failure(text), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
@@ -1570,7 +1559,6 @@ class Gateway:
         ws = self.client._get_websocket(shard_id=shard_id).socket
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
-            ws.stop_timers()
         self.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
         up = sum(ws.is_up and not ws.closed for ws in self.sockets)
         if up == self.shards:
@@ -1579,9 +1567,7 @@ class Gateway:
 
     async def leave(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
-        for ws in self.sockets:
-            ws.leaving = True
-        goodbyes = [ws.close() for ws in self.sockets]
+        goodbyes = [ws.close(code=1000) for ws in self.sockets]
         await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
@@ -3255,9 +3241,12 @@ def flush_output() -> None:
             time.sleep(0.01)
 
 
-# What discord.py says of a lost connection and of a late heartbeat: for each bot, with a traceback
-# or a stack. The program says both itself, in one line.
-SAID_BY_US = re.compile("Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat")
+# What discord.py says of a lost connection and of a late heartbeat, for each bot, with a traceback
+# or a stack: the program says both itself, in one line. And what it says at every start of packages
+# that only voice needs, which says so too when it is used.
+LEFT_OUT = re.compile(
+    "Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat|.* voice will NOT be"
+)
 PRIORITIES = "7764322222"  # journald's, from debug to critical, by a tenth of Python's level
 
 
@@ -3284,10 +3273,6 @@ class Log(logging.StreamHandler[Any]):
             logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
         logging.captureWarnings(True)
         warnings.formatwarning = format_warning
-        # At every start discord.py warns of packages that only voice needs. Without them, voice
-        # says so when it is used. Not public: where these have other names, it only warns again.
-        discord.VoiceClient.warn_nacl = False
-        discord.VoiceClient.warn_dave = False
 
     def format(self, record: logging.LogRecord) -> str:
         name = names.get(running_token.get())
@@ -3301,7 +3286,7 @@ class Log(logging.StreamHandler[Any]):
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not isinstance(record.msg, str) or not SAID_BY_US.match(record.msg):
+        if not isinstance(record.msg, str) or not LEFT_OUT.match(record.msg):
             return True
         if "heartbeat" in record.msg:
             self._say_what_blocks()
