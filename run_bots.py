@@ -1055,18 +1055,18 @@ UNANSWERED: dict[type[BaseException], str] = {
     aiohttp.ClientError: UNREACHED,
     OSError: UNREACHED,
 }
-# How Python's words begin for what is often wrong in a bot's setup, and what to do.
+# What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
 HINTS = {
-    "ExtensionNotFound": "There is no such file beside run_bots.py or in this folder.",
+    "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
     "ModuleNotFoundError": "Is it a file beside run_bots.py, or a package to install with pip?",
-    "NoEntryPointError": "Write async def setup(bot). If {name} is a folder, write {name}.* for"
-    " every extension in it.",
+    "has no 'setup' function": "Write async def setup(bot). If it is a folder, put .* behind its"
+    " name: cogs.* is every extension in cogs.",
     "TypeError: setup.. takes": "Write async def setup(bot).",
     "TypeError: .*await": "Write async def setup(bot), and await bot.add_cog(...).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
-    "KeyError": "A variable of the environment has to be set in the env file. A token in it is not"
-    " used: the bot's own is {token}.",
+    "KeyError: ": "A variable of the environment has to be set in the env file. A token in it is"
+    " not used: the bot's own is {token}.",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
@@ -1110,9 +1110,8 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | No
 
 def diagnose_unanswered(error: BaseException, client: discord.Client | None) -> Failure:
     """What an exception means with which Discord has not answered."""
-    too_many = os.strerror(errno.EMFILE)
-    if too_many in str(error):
-        text = f"{too_many}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
+    if getattr(error, "errno", 0) == errno.EMFILE:
+        text = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
         return Failure(text, Kind.NETWORK)
     for kind_of_error, sentence in UNANSWERED.items():
         if isinstance(error, kind_of_error):
@@ -1173,23 +1172,20 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
-    name = bot.script.name if bot.script else "Its code"
-    if isinstance(error, commands.ExtensionError):
-        name = error.name
-        error = getattr(error, "original", error)
+    cause = getattr(error, "original", error)  # of an extension
     problem = str(error).rstrip(".")
-    if not isinstance(error, (SetupFailed, ScriptError)):  # whose texts are sentences
+    if not isinstance(error, (SetupFailed, ScriptError, commands.ExtensionError)):
         problem = f"{type(error).__name__}: {problem}"
-    text = f"{bot.code_source}: {name} does not load. {problem}{place_of(error)}."
+    text = f"{bot.code_source}: {problem}{place_of(cause)}."
     for words, hint in HINTS.items():
-        if re.match(words, problem):
-            hint = hint.format(name=name, number=bot.number, token=bot.sources["token"])
+        if re.search(words, problem):
+            hint = hint.format(number=bot.number, token=bot.sources["token"])
             return Failure(f"{text} {hint}", Kind.FINAL)
-    if isinstance(error, WRONG_CODE):
-        return Failure(text, Kind.FINAL, with_own_frames(error))
     if isinstance(error, ScriptError):
         return Failure(text, Kind.FINAL)
-    is_refused = isinstance(error, discord.HTTPException) and error.status < 500
+    if isinstance(cause, WRONG_CODE):
+        return Failure(text, Kind.FINAL, with_own_frames(cause))
+    is_refused = isinstance(cause, discord.HTTPException) and cause.status < 500
     return Failure(text, Kind.LOSS if is_refused else Kind.NETWORK)
 
 
@@ -3405,9 +3401,6 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
-    except Exception:
-        log.critical("The program failed. This is a bug.", exc_info=True)
-        return EXIT_BUG
 
 
 if __name__ == "__main__":

@@ -299,7 +299,7 @@ async def test_a_setup_is_tried_again_that_fails_because_of(
     (line, *_) = [line for line in program.lines_of("bot") if "Trying again in" in line]
     assert "DISCORD_BOT_EXTENSIONS1 (.env, line 3): " in line
     if what != "a cancelled task":
-        assert "stored does not load" in line
+        assert "Extension 'stored'" in line
         assert "(stored.py, line 9" in line
     (program.folder / "database").touch()
     await program.logged("ready as bot")

@@ -524,7 +524,7 @@ async def test_a_missing_intent_of_a_script_is_to_be_changed_in_the_script(
 RUN = "client.run('TOKEN')"
 CLIENT = "import discord\nclient = discord.Client(intents=discord.Intents.default())\n"
 WRONG: dict[str, tuple[str, list[str]]] = {
-    "starts no bot": (CLIENT, ["wrong.py", "It starts no bot"]),
+    "starts no bot": (CLIENT, ["It starts no bot"]),
     "ends before its bot": (
         f"{CLIENT}import asyncio\nasync def main():\n    pass\nasyncio.run(main())",
         ["It starts no bot"],
