@@ -1049,7 +1049,7 @@ NO_CERTIFICATES = (
     " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
 UNREACHED = "Discord cannot be reached. Check the network ({})."
-UNANSWERED: dict[type[BaseException], str] = {
+UNANSWERED = {
     TimeoutError: "Discord does not answer.",
     aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
     aiohttp.ClientError: UNREACHED,
@@ -1133,13 +1133,14 @@ def close_code_of(error: BaseException) -> int:
 def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
     if code == 4011 and isinstance(client, discord.AutoShardedClient) and client.guilds:
         return Failure("This bot is in more servers now, and needs more shards.")
+    portal = PORTAL
     number = str(client.application_id or bot_id_of(bot.token))
-    sentence = FINAL_CLOSES[code].format(
-        code=code,
-        portal=f"{PORTAL}/{number}/bot" if number.isdecimal() else PORTAL,
-        intents=bot.sources["intents"],
-        missing=" and ".join(missing_intents(client)) or "privileged intent",
-    )
+    if number.isdecimal():
+        portal = f"{PORTAL}/{number}/bot"
+    missing = " and ".join(missing_intents(client)) or "privileged intent"
+    intents = bot.sources["intents"]
+    sentence = FINAL_CLOSES[code]
+    sentence = sentence.format(code=code, portal=portal, intents=intents, missing=missing)
     return Failure(f"{bot.sources['token']}: {sentence}", Kind.FINAL)
 
 
@@ -1371,16 +1372,12 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         if self.goodbye is None:
             self.sent_code = code
             self.received_code = self.close_code
+            closing = super().close(code=code, message=message)
             # A task: a caller that is cancelled would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(self._say_goodbye(code, message))
-        return await asyncio.shield(self.goodbye)
-
-    async def _say_goodbye(self, code: int, message: bytes) -> bool:
-        try:
-            async with asyncio.timeout(GOODBYE_TIMEOUT):
-                return await super().close(code=code, message=message)
-        except TimeoutError:  # a dead connection, for which discord.py allows 30 s
-            return True
+            self.goodbye = asyncio.create_task(asyncio.wait_for(closing, GOODBYE_TIMEOUT))
+        with suppress(TimeoutError):  # a dead connection, for which discord.py allows 30 s
+            await asyncio.shield(self.goodbye)
+        return True
 
     async def watch(self) -> None:
         """Close it if Discord does not answer in time."""
@@ -1390,11 +1387,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         if not self.is_up and not self.closed:
             log.warning("Discord does not answer at the gateway.")
             await self.close()
-
-    @property
-    def is_session_over(self) -> bool:
-        """Whether discord.py has left with 1000, as it does after INVALID SESSION."""
-        return self.sent_code == 1000 and not self.received_code
 
 
 # Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
@@ -1508,24 +1500,25 @@ class Gateway:
 
     def _count_lost(self) -> None:
         """Count the connections that have ended since the last one was asked for."""
-        if self.shards == 1:
-            for ws in self.sockets:  # discord.py gives some up without a word
-                asyncio.create_task(ws.close())  # noqa: RUF006
         for ws in list(self.sockets):
-            if ws.goodbye or ws.closed:
+            # A client's only one has ended if another is asked for, also if nobody has closed it.
+            if self.shards == 1 or ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
+                asyncio.create_task(ws.close())  # noqa: RUF006  # `tasks` keeps it alive
                 if not self.entry.is_leaving:
                     self._count_one(ws)
 
     def _count_one(self, ws: GatewaySocket) -> None:
-        if ws.is_session_over:
+        # discord.py itself leaves with 1000 after INVALID SESSION.
+        if ws.sent_code == 1000 and not ws.received_code:
             self.pace.has_session = False
-        is_refused_resume = ws.is_session_over and RESUME in ws.sent
-        if ws.close_code in FINAL_CLOSES:
+            if RESUME in ws.sent:  # which was refused, and that is no failure
+                return
+        code = ws.close_code or ws.sent_code
+        if code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
             self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
-        elif not is_refused_resume:
-            code = ws.close_code or ws.sent_code
+        else:
             text = f"The gateway connection was lost (close code {code})."
             self.entry.failed(Failure(text), 1 / self.shards)
 
@@ -3082,18 +3075,17 @@ class Signals:
     def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
         call = self._loop.call_soon_threadsafe
-        is_window_closed = name == "SIGHUP" and self._terminal and not os.isatty(self._terminal)
-        if number in STOP_SIGNALS or is_window_closed:
-            if not self._is_stopping:
-                self._is_stopping = True
-                self.start_deadline(EXIT_OK)
-                call(self._runner.stop, name)
-            elif not is_window_closed:  # a shell sends several of these for one window
-                end_now(EXIT_BUG)
-        elif name == "SIGHUP":
-            call(self._runner.reload)
-        else:
+        is_window_closed = self._terminal and not os.isatty(self._terminal)
+        if name == "SIGUSR1":
             call(self._runner.show)
+        elif name == "SIGHUP" and not is_window_closed:
+            call(self._runner.reload)
+        elif not self._is_stopping:
+            self._is_stopping = True
+            self.start_deadline(EXIT_OK)
+            call(self._runner.stop, name)
+        elif name != "SIGHUP":  # a shell sends several of these for one window
+            end_now(EXIT_BUG)
 
 
 def end_now(code: int, words: str = "") -> NoReturn:
@@ -3284,17 +3276,13 @@ class Log(logging.StreamHandler[Any]):
     def filter(self, record: logging.LogRecord) -> bool:
         if not isinstance(record.msg, str) or not LEFT_OUT.match(record.msg):
             return True
-        if "heartbeat" in record.msg:
-            self._say_what_blocks()
+        if "heartbeat" in record.msg:  # something keeps the event loop, which is told once
+            stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
+            place = place_in(traceback.extract_stack(stack))
+            if place != self._blocked_by:
+                self._blocked_by = place
+                log.warning("Some code blocks all bots for more than 10 s%s.", place)
         return False
-
-    def _say_what_blocks(self) -> None:
-        """Name the code that keeps the event loop, once."""
-        stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
-        place = place_in(traceback.extract_stack(stack))
-        if place != self._blocked_by:
-            self._blocked_by = place
-            log.warning("Some code blocks all bots for more than 10 s%s.", place)
 
     def restore(self) -> None:
         """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
