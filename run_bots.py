@@ -844,11 +844,11 @@ def take_over() -> None:
 class Kind(enum.Enum):
     """What comes after a failure."""
 
-    FINAL = enum.auto()  # nothing, until a person has changed something
-    NETWORK = enum.auto()  # nothing was reached and it cost nothing: another attempt soon
-    LOSS = enum.auto()  # it may cost an IDENTIFY: another attempt after longer and longer waits
-    TOLD = enum.auto()  # an attempt when Discord says
-    BLOCKED = enum.auto()  # the same, for every bot: it is the IP address
+    FINAL = "nothing, until a person has changed something"
+    NETWORK = "another attempt soon: nothing was reached, and it cost nothing"
+    LOSS = "another attempt after longer and longer waits: it may cost an IDENTIFY"
+    TOLD = "another attempt when Discord says"
+    BLOCKED = "the same, for every bot: it is the IP address"
 
 
 @dataclasses.dataclass
@@ -871,39 +871,59 @@ OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intent
 FINAL_CLOSES = {
     4004: "Discord refuses this token. Make a new one at {portal} (Reset Token).",
     4010: OTHER_CLOSE,
-    4011: "This bot is in so many servers that it needs shards. Use AutoShardedBot.",
+    4011: "This bot is in so many servers that it needs more shards. Use AutoShardedBot.",
     4012: OTHER_CLOSE,
     4013: OTHER_CLOSE,
     4014: "The {missing} is off. Switch it on at {portal}, or change {intents}.",
 }
-# The intents of 4014: the application's flag, and the Developer Portal's own name.
+# The intents of 4014: the application's two flags, of which the second is for a bot in few servers,
+# and the Developer Portal's own name.
 PRIVILEGED_INTENTS = {
-    "message_content": ("gateway_message_content", "Message Content Intent"),
-    "members": ("gateway_guild_members", "Server Members Intent"),
-    "presences": ("gateway_presence", "Presence Intent"),
+    "message_content": (0b11 << 18, "Message Content Intent"),
+    "members": (0b11 << 14, "Server Members Intent"),
+    "presences": (0b11 << 12, "Presence Intent"),
 }
+# What an exception means with which Discord has not answered. The first row that fits counts.
 NO_CERTIFICATES = (
     "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
     " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
-# What an exception means with which Discord has not answered. The first row that fits counts.
-UNANSWERED: dict[type[BaseException], str] = {
+UNREACHED = "Discord cannot be reached. Check the network ({})."
+UNANSWERED = {
     TimeoutError: "Discord does not answer.",
     aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
-    aiohttp.ClientError: "Discord cannot be reached. Check the network ({}).",
-    OSError: "Discord cannot be reached. Check the network ({}).",
+    aiohttp.ClientError: UNREACHED,
+    OSError: UNREACHED,
 }
-# What an error in a bot's setup really means, by what is in its text.
+# What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
 HINTS = {
-    "asyncio.run() cannot": "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}",
-    "await": "Write async def setup(bot), and await bot.add_cog(...)",
-    "setup() takes": "Write async def setup(bot)",
+    "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
+    "ModuleNotFoundError": "Is it a file beside run_bots.py, or a package to install with pip?",
+    "has no 'setup' function": "Write async def setup(bot). If it is a folder, put .* behind its"
+    " name: cogs.* is every extension in cogs.",
+    "TypeError: setup.. takes": "Write async def setup(bot).",
+    "TypeError: .*await": "Write async def setup(bot), and await bot.add_cog(...).",
+    "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
+    " DISCORD_BOT_SCRIPT{number}.",
+    "KeyError: ": "A variable of the environment has to be set in the env file. A token in it is"
+    " not used: the bot's own is {token}.",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
-    *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
-    *(ArithmeticError, AssertionError, SystemExit, KeyboardInterrupt, discord.ClientException),
-    *(commands.ExtensionError, discord.app_commands.AppCommandError),
+    SyntaxError,
+    ImportError,
+    AttributeError,
+    NameError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    SystemExit,
+    KeyboardInterrupt,
+    discord.ClientException,
+    commands.ExtensionError,
+    discord.app_commands.AppCommandError,
 )
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
 LIBRARIES = (DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
@@ -913,85 +933,64 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
-    if isinstance(error, discord.GatewayNotFound):
-        error = error.__cause__ or error
     if isinstance(error, (SetupFailed, ScriptError)):
         return diagnose_setup(error.__cause__ or error, bot)
-    if client is None:
-        return Failure(f"Unexpected error: {error!r}.", cause=error)
+    if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
+        error = error.__cause__ or error  # Discord's answer
     code = close_code_of(error)
-    if code:
+    if client and code in FINAL_CLOSES:
         return diagnose_close(code, bot, client)
-    return diagnose_answer(error) or diagnose_rest(error, client)
-
-
-def diagnose_answer(error: BaseException) -> Failure | None:
-    """What Discord's answer means, or that of whoever stands in its place."""
-    if isinstance(error, discord.HTTPException):
-        return diagnose_status(error.status, error.response.headers)
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return diagnose_status(error.status, error.headers or {})
+    if isinstance(error, (discord.HTTPException, aiohttp.WSServerHandshakeError)):
+        answer: Any = getattr(error, "response", error)
+        return diagnose_status(answer.status, answer.headers)
     if isinstance(error, discord.RateLimited):
         text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
         return Failure(text, Kind.TOLD, wait=error.retry_after)
-    return None
+    return diagnose_unanswered(error, client)
 
 
-def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
+def diagnose_unanswered(error: BaseException, client: discord.Client | None) -> Failure:
     """What an exception means with which Discord has not answered."""
-    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        text = f"{os.strerror(errno.EMFILE)}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
+    if getattr(error, "errno", 0) == errno.EMFILE:
+        text = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
         return Failure(text, Kind.NETWORK)
     for kind_of_error, sentence in UNANSWERED.items():
         if isinstance(error, kind_of_error):
             return Failure(sentence.format(error), Kind.NETWORK)
-    is_logging_in = client.application is None
-    if is_logging_in and isinstance(error, (TypeError, KeyError, ValueError)):
-        return diagnose_status(200, {})  # discord.py takes a page for its data
+    if client and not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
+        return diagnose_status(200, {})  # at the log-in discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
 
-def close_code_of(error: BaseException) -> int | None:
+def close_code_of(error: BaseException) -> int:
     """The code with which Discord closes a connection; it refuses a log-in for the same reasons."""
-    if isinstance(error, discord.ConnectionClosed):
-        return error.code
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return 4014
-    if isinstance(error, discord.LoginFailure):
-        return 4004
     if isinstance(error, discord.HTTPException) and error.status == 401:
         return 4004
-    return None
+    return error.code if isinstance(error, discord.ConnectionClosed) else 0
 
 
 def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
-    sentence = FINAL_CLOSES.get(code)
-    if sentence is None:
-        return Failure(f"Discord closed the gateway connection with {code}.")
-    if code == 4011 and isinstance(client, discord.AutoShardedClient):
-        if client.guilds:  # the next client asks how many
-            return Failure("This bot is in more servers now, and needs more shards.")
-        sentence = OTHER_CLOSE
+    if code == 4011 and isinstance(client, discord.AutoShardedClient) and client.guilds:
+        return Failure("This bot is in more servers now, and needs more shards.")
     portal = PORTAL
     number = str(client.application_id or bot_id_of(bot.token))
     if number.isdecimal():
         portal = f"{PORTAL}/{number}/bot"
-    missing = ""
-    if code == 4014:
-        missing = " and ".join(missing_intents(client)) or "privileged intent"
+    missing = " and ".join(missing_intents(client)) or "privileged intent"
     intents = bot.sources["intents"]
+    sentence = FINAL_CLOSES[code]
     sentence = sentence.format(code=code, portal=portal, intents=intents, missing=missing)
     return Failure(f"{bot.sources['token']}: {sentence}", Kind.FINAL)
 
 
 def missing_intents(client: discord.Client) -> list[str]:
     """The intents that this client asks for, and that are off in the Developer Portal."""
-    flags = client.application_flags
+    flags = getattr(client.application_flags, "value", 0)  # before the log-in they are not known
     missing = []
-    for intent, (flag, name) in PRIVILEGED_INTENTS.items():
-        is_asked_for = getattr(client.intents, intent)
-        is_on = getattr(flags, flag) or getattr(flags, f"{flag}_limited")
-        if is_asked_for and not is_on:
+    for intent, (own_flags, name) in PRIVILEGED_INTENTS.items():
+        if getattr(client.intents, intent) and not flags & own_flags:
             missing.append(name)
     return missing
 
@@ -1015,71 +1014,21 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
-    source = bot.code_source
-    if isinstance(error, SetupFailed):
-        return Failure(f"{source}: {error}", Kind.NETWORK)
+    cause = getattr(error, "original", error)  # of an extension
+    problem = str(error).rstrip(".")
+    if not isinstance(error, (SetupFailed, ScriptError, commands.ExtensionError)):
+        problem = f"{type(error).__name__}: {problem}"
+    text = f"{bot.code_source}: {problem}{place_of(cause)}."
+    for words, hint in HINTS.items():
+        if re.search(words, problem):
+            hint = hint.format(number=bot.number, token=bot.sources["token"])
+            return Failure(f"{text} {hint}", Kind.FINAL)
     if isinstance(error, ScriptError):
-        script = f"{bot.script.name}: " if bot.script else ""
-        place = place_of(error)
-        return Failure(f"{source}: {script}{error}{place}.", Kind.FINAL)
-    if isinstance(error, discord.app_commands.CommandSyncFailure):
-        return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
-    name = bot.script.name if bot.script else "The bot's setup"
-    cause = error
-    if isinstance(error, commands.ExtensionError):
-        name = error.name
-        cause = getattr(error, "original", error)
-    head = f"{source}: {name} does not load."
-    if is_missing(error, cause, name):
-        text = f"{head} There is no such file beside run_bots.py or in this folder."
         return Failure(text, Kind.FINAL)
-    if isinstance(error, commands.NoEntryPointError):
-        hint = "It has no function: async def setup(bot)."
-        if find(name.replace(".", "/")).is_dir():
-            hint = f"{name} is a folder. Write {name}.* for every extension in it."
-        return Failure(f"{head} {hint}", Kind.FINAL)
-    return diagnose_code(cause, head, bot)
-
-
-def diagnose_code(error: BaseException, head: str, bot: BotSettings) -> Failure:
-    """What it means that a bot's code raised this as it was loaded."""
-    text = f"{head} {type(error).__name__}: {error}"
-    hint = hint_for(error)
-    if hint:
-        hint = hint.format(number=bot.number)
-        return Failure(f"{text}. {hint}.", Kind.FINAL)
-    place = place_of(error)
-    if not isinstance(error, WRONG_CODE):
-        is_refused = isinstance(error, discord.HTTPException) and error.status < 500
-        return Failure(f"{text}{place}.", Kind.LOSS if is_refused else Kind.NETWORK)
-    if isinstance(error, KeyError) and is_from_environ(error):
-        hint = "Set this variable in the env file. A token in it is not used"
-        text += f"{place}. {hint}: the bot's own is {bot.sources['token']}"
-    elif bot.script and not isinstance(error, SyntaxError):  # which says its place itself
-        text += place
-    return Failure(f"{text}.", Kind.FINAL, with_own_frames(error))
-
-
-def hint_for(error: BaseException) -> str:
-    if isinstance(error, (TypeError, RuntimeError)):
-        for words, hint in HINTS.items():
-            if words in str(error):
-                return hint
-    return ""
-
-
-def is_from_environ(error: BaseException) -> bool:
-    """Whether `os.environ` has no such variable."""
-    *_, frame = traceback.extract_tb(error.__traceback__)
-    return frame.filename in (os.__file__, "<frozen os>")
-
-
-def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
-    """Whether an extension does not load because it has no file."""
-    # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
-    if isinstance(error, commands.ExtensionNotFound):
-        return True
-    return isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
+    if isinstance(cause, WRONG_CODE):
+        return Failure(text, Kind.FINAL, with_own_frames(cause))
+    is_refused = isinstance(cause, discord.HTTPException) and cause.status < 500
+    return Failure(text, Kind.LOSS if is_refused else Kind.NETWORK)
 
 
 def is_users(file: str) -> bool:
@@ -1100,16 +1049,13 @@ def place_of(error: BaseException) -> str:
     return place_in(traceback.extract_tb(error.__traceback__))
 
 
-def place_in(frames: Iterable[traceback.FrameSummary], *, with_function: bool = False) -> str:
+def place_in(frames: traceback.StackSummary) -> str:
     """The last place in the user's own code, or "" where there is none."""
-    place = ""
-    for frame in frames:
-        file = frame.filename
-        if is_users(file):
-            function = f", in {frame.name}" if with_function else ""
-            name = os.path.basename(file)
-            place = f" ({name}, line {frame.lineno}{function})"
-    return place
+    for frame in reversed(frames):
+        if is_users(frame.filename):
+            name = os.path.basename(frame.filename)
+            return f" ({name}, line {frame.lineno}, in {frame.name})"
+    return ""
 
 
 # --- When a bot may try again ------------------------------------------------------------------
@@ -1244,7 +1190,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     Discord shows the bot as offline at once.
     """
 
-    leaving = False
     is_up = False  # Discord has answered with READY or RESUMED
     sent_code: int | None = None
     received_code: int | None = None
@@ -1253,7 +1198,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.sent: set[int] = set()  # the opcodes of what discord.py has sent
-        self.timers: list[asyncio.TimerHandle] = []
 
     @property
     def close_code(self) -> int | None:
@@ -1268,49 +1212,23 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     async def close(self, *, code: int = 4000, message: bytes = b"") -> bool:
         if self.goodbye is None:
-            self.sent_code = 1000 if self.leaving else code
+            self.sent_code = code
             self.received_code = self.close_code
-            self.stop_timers()
+            closing = super().close(code=code, message=message)
             # A task: a caller that is cancelled would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(self._say_goodbye(message))
-        return await asyncio.shield(self.goodbye)
+            self.goodbye = asyncio.create_task(asyncio.wait_for(closing, GOODBYE_TIMEOUT))
+        with suppress(TimeoutError):  # a dead connection, for which discord.py allows 30 s
+            await asyncio.shield(self.goodbye)
+        return True
 
-    async def _say_goodbye(self, message: bytes) -> bool:
-        try:
-            async with asyncio.timeout(GOODBYE_TIMEOUT):
-                return await super().close(code=self.sent_code or 1000, message=message)
-        except TimeoutError:  # a dead connection, for which discord.py allows 30 s
-            return True
-
-    def give_up(self) -> None:
-        """Close it, and wait for nobody."""
-        asyncio.create_task(self.close())  # noqa: RUF006  # `tasks` keeps it alive
-
-    def watch(self) -> None:
-        """Give it up if Discord does not answer in time. What does answer stops the timers."""
-        loop = asyncio.get_running_loop()
-        self.timers = [
-            loop.call_later(HELLO_TIMEOUT, self._expect_hello),
-            loop.call_later(READY_TIMEOUT, self._expect_no_more),
-        ]
-
-    def _expect_hello(self) -> None:
-        if not self.sent:  # discord.py answers HELLO
-            self._expect_no_more()
-
-    def _expect_no_more(self) -> None:
-        if not self.closed:
+    async def watch(self) -> None:
+        """Close it if Discord does not answer in time."""
+        await asyncio.sleep(HELLO_TIMEOUT)
+        if self.sent:  # discord.py answers HELLO
+            await asyncio.sleep(READY_TIMEOUT - HELLO_TIMEOUT)
+        if not self.is_up and not self.closed:
             log.warning("Discord does not answer at the gateway.")
-            self.give_up()
-
-    def stop_timers(self) -> None:
-        for timer in self.timers:
-            timer.cancel()
-
-    @property
-    def is_session_over(self) -> bool:
-        """Whether discord.py has left with 1000, as it does after INVALID SESSION."""
-        return self.sent_code == 1000 and not self.received_code
+            await self.close()
 
 
 # Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
@@ -1402,12 +1320,11 @@ class Gateway:
                 raise NewSession from None
             raise connection_reset() from None  # discord.py itself would end the wait soon
         if self.entry.is_leaving:
-            ws.leaving = True
-            await ws.close()
+            await ws.close(code=1000)
             await asyncio.get_running_loop().create_future()  # until the client's end cancels it
         self.launched += 1
         self.sockets.append(ws)
-        ws.watch()
+        asyncio.create_task(ws.watch())  # noqa: RUF006  # `tasks` keeps it alive
         return ws
 
     def _is_launching(self) -> bool:
@@ -1425,24 +1342,27 @@ class Gateway:
 
     def _count_lost(self) -> None:
         """Count the connections that have ended since the last one was asked for."""
-        if self.shards == 1:
-            for ws in self.sockets:  # discord.py gives some up without a word
-                ws.give_up()
         for ws in list(self.sockets):
-            if ws.goodbye or ws.closed:
+            # A client's only one has ended if another is asked for, also if nobody has closed it.
+            if self.shards == 1 or ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
+                asyncio.create_task(ws.close())  # noqa: RUF006  # `tasks` keeps it alive
                 if not self.entry.is_leaving:
                     self._count_one(ws)
 
     def _count_one(self, ws: GatewaySocket) -> None:
-        if ws.is_session_over:
+        # discord.py itself leaves with 1000 after INVALID SESSION.
+        if ws.sent_code == 1000 and not ws.received_code:
             self.pace.has_session = False
-        is_refused_resume = ws.is_session_over and RESUME in ws.sent
-        if ws.close_code in FINAL_CLOSES:
+            if RESUME in ws.sent:  # which was refused, and that is no failure
+                return
+        code = ws.close_code or ws.sent_code
+        if code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
             self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
-        elif not is_refused_resume:
-            self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
+        else:
+            text = f"The gateway connection was lost (close code {code})."
+            self.entry.failed(Failure(text), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
         while True:
@@ -1470,7 +1390,6 @@ class Gateway:
         ws = self.client._get_websocket(shard_id=shard_id).socket
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
-            ws.stop_timers()
         self.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
         up = sum(ws.is_up and not ws.closed for ws in self.sockets)
         if up == self.shards:
@@ -1479,9 +1398,7 @@ class Gateway:
 
     async def leave(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
-        for ws in self.sockets:
-            ws.leaving = True
-        goodbyes = [ws.close() for ws in self.sockets]
+        goodbyes = [ws.close(code=1000) for ws in self.sockets]
         await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
@@ -2601,10 +2518,10 @@ def summarize(entries: list[Entry]) -> str:
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason = entry.failure.text.partition(". ")[0]
+            reason = entry.failure.text.partition(". ")[0].rstrip(".")
             state = f"{entry.state} since {since}"
             if reason:
-                state += f": {reason.rstrip('.')}"
+                state += f": {reason}"
             others.append(f"{entry.settings.name} ({state})")
     ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
@@ -2615,19 +2532,19 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     from aiohttp import web  # it takes time and memory
 
     async def answer(request: web.Request) -> web.Response:
-        if request.path == "/healthz":
-            return web.Response(text="The event loop answers")
         status = 200
-        kind = "text/html"
-        text = STATUS_PAGE
-        if request.path == "/status.json":
+        kind = "text/plain"
+        if request.path == "/":
+            kind = "text/html"
+            text = STATUS_PAGE
+        elif request.path == "/status.json":
             kind = "application/json"
             text = json.dumps(report())
-        elif request.path == "/readyz":
-            kind = "text/plain"
+        elif request.path == "/healthz":
+            text = "The event loop answers"
+        else:
             text = report()["summary"]
-            if "Not ready" in text:
-                status = 503
+            status = 503 if "Not ready" in text else 200
         return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
 
     app = web.Application()
@@ -2940,11 +2857,9 @@ class Signals:
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
-        self._in_terminal = os.isatty(0)
-        self._stopping = False
-        self._code = EXIT_OK
-        self._deadline = threading.Timer(STOP_TIMEOUT, self._end_late)
-        self._deadline.daemon = True
+        # A copy, because exit() in a bot's code closes the input.
+        self._terminal = os.dup(0) if os.isatty(0) else None
+        self._is_stopping = False
 
     def take(self, runner: Runner) -> None:
         self._runner = runner
@@ -2961,58 +2876,44 @@ class Signals:
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
 
     def start_deadline(self, code: int) -> None:
-        """All bots have ended: whatever else is still busy has a limit from now on."""
-        self._code = code
-        with suppress(RuntimeError):  # it has been started already
-            self._deadline.start()
-
-    def _end_late(self) -> None:
-        end_now(self._code, "Some code of a bot does not stop. The program ends without it.\n")
+        """Whatever is still busy has a limit from now on. The first one counts."""
+        words = "Some code of a bot does not stop. The program ends without it."
+        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, words])
+        deadline.daemon = True
+        deadline.start()
 
     def _listen(self) -> None:
         while True:
             number = self._receiver.recv(1)[0]
             if number in SIGNALS:  # a bot may have a handler for another one
-                self._handle(number)
+                with suppress(RuntimeError):  # the event loop is closed already
+                    self._handle(number)
 
     def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
-        is_hangup = name == "SIGHUP" and self._is_window_closed()
-        if number in STOP_SIGNALS or is_hangup:
-            if not self._stopping:
-                self._stopping = True
-                self.start_deadline(EXIT_OK)
-                self._call(self._runner.stop, name)
-            elif not is_hangup:  # a shell sends several of these for one window
-                end_now(EXIT_BUG)
-        elif name == "SIGHUP":
-            self._call(self._runner.reload)
-        else:
-            self._call(self._runner.show)
-
-    def _is_window_closed(self) -> bool:
-        try:
-            os.fstat(0)
-        except OSError:  # exit() in a bot's code closes it
-            return False
-        return self._in_terminal and not os.isatty(0)
-
-    def _call(self, action: Callable[..., None], *arguments: str) -> None:
-        # In a context of its own: the code of any bot may be running, and this is for none.
-        context = contextvars.Context()
-        with suppress(RuntimeError):  # the event loop is closed already
-            self._loop.call_soon_threadsafe(action, *arguments, context=context)
+        call = self._loop.call_soon_threadsafe
+        is_window_closed = self._terminal and not os.isatty(self._terminal)
+        if name == "SIGUSR1":
+            call(self._runner.show)
+        elif name == "SIGHUP" and not is_window_closed:
+            call(self._runner.reload)
+        elif not self._is_stopping:
+            self._is_stopping = True
+            self.start_deadline(EXIT_OK)
+            call(self._runner.stop, name)
+        elif name != "SIGHUP":  # a shell sends several of these for one window
+            end_now(EXIT_BUG)
 
 
 def end_now(code: int, words: str = "") -> NoReturn:
     """End the process whatever it does, but write out these words and what was printed."""
 
     def say() -> None:
-        with suppress(OSError):
-            os.write(2, words.encode())
+        if words:
+            print(words, file=sys.stderr)
         flush_output()
 
-    saying = threading.Thread(target=say, daemon=True)  # it hangs where nobody reads
+    saying = threading.Thread(target=say, daemon=True)  # a bot's code may have replaced the output
     saying.start()
     saying.join(FLUSH_TIMEOUT)
     os._exit(code)
@@ -3094,11 +2995,10 @@ class Output(io.BufferedIOBase):
     """What is printed, without tokens. A thread writes it, because nobody may be reading."""
 
     def __init__(self, target: Any) -> None:
-        self._target = target
-        self._waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
-        threading.Thread(target=self._write_all, daemon=True).start()
         self.fileno = target.fileno  # type: ignore[method-assign]
         self.isatty = target.isatty  # type: ignore[method-assign]
+        self.waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
+        threading.Thread(target=self._write_all, args=[target], daemon=True).start()
 
     def writable(self) -> bool:
         return True
@@ -3109,22 +3009,16 @@ class Output(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
         with suppress(queue.Full):  # nobody has read for long
-            self._waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
+            self.waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
         return len(data)
 
-    def _write_all(self) -> None:
+    def _write_all(self, target: Any) -> None:
         while True:
-            data = self._waiting.get()
+            data = self.waiting.get()
             with suppress(OSError, ValueError):
                 while data:
-                    data = data[self._target.write(data) :]
-            self._waiting.task_done()
-
-    def drain(self) -> None:
-        """Wait until all is written, as long as somebody reads."""
-        deadline = time.monotonic() + FLUSH_TIMEOUT
-        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.01)
+                    data = data[target.write(data) :]
+            self.waiting.task_done()
 
 
 def protect_output() -> None:
@@ -3142,42 +3036,82 @@ def protect_output() -> None:
 
 
 def flush_output() -> None:
+    """Write out what was printed, as long as somebody reads."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
             stream.flush()
+    deadline = time.monotonic() + FLUSH_TIMEOUT
     for output in outputs:
-        output.drain()
+        while output.waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
-FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and .shard
+# What discord.py says of a lost connection and of a late heartbeat, for each bot, with a traceback
+# or a stack: the program says both itself, in one line. And what it says at every start of packages
+# that only voice needs, which says so too when it is used.
+LEFT_OUT = re.compile(
+    "Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat|.* voice will NOT be"
+)
+PRIORITIES = "7764322222"  # journald's, from debug to critical, by a tenth of Python's level
 
 
-class LogFormatter(logging.Formatter):
-    """Around another formatter: it puts the bot's name, and journald's priority, in front.
+class Log(logging.StreamHandler[Any]):
+    """The program's own log, which stays whatever a bot's code does to `logging`.
 
+    In the journal of systemd each line has its priority in front:
     https://man7.org/linux/man-pages/man3/sd-daemon.3.html
     """
 
-    def __init__(self, inner: logging.Formatter, *, is_journal: bool) -> None:
+    def __init__(self, level: str) -> None:
         super().__init__()
-        self._inner = inner
-        self._is_journal = is_journal
+        self._level_of_all = logging.getLevelName(level.upper())
+        self._is_journal = is_under_journald()
+        self._blocked_by = ""  # what code was seen to block all bots, and is not to be told again
+        # As discord.py does, in colour; but without, where a container has it in its files.
+        discord.utils.setup_logging(handler=self, level=self._level_of_all)
+        if not os.isatty(2):
+            line = "[{levelname:<8}] {name}: {message}"
+            if not self._is_journal:  # which has its own times
+                line = f"[{{asctime}}] {line}"
+            self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
+        if self._level_of_all == logging.INFO:
+            logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
+        logging.captureWarnings(True)
+        warnings.formatwarning = format_warning
 
     def format(self, record: logging.LogRecord) -> str:
-        record = copy.copy(record)  # other handlers get it as it is
-        record.msg = record.getMessage()
-        record.args = None
-        if record.exc_info and record.msg.startswith(FAILED_CONNECTION):
-            record.msg += f" ({record.exc_info[1]!r})"  # not a traceback for each of them
-            record.exc_info = None
         name = names.get(running_token.get())
         if name:
-            record.msg = f"[{name}] {record.msg}"
-        text = self._inner.format(record)
+            record = copy.copy(record)  # other handlers get it as it is
+            record.msg = f"[{name}] {record.getMessage()}"
+            record.args = None
+        text = super().format(record)
         if self._is_journal:
-            priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
-            text = priority + text.replace("\n", "\n" + priority)
+            text = re.sub("(?m)^", f"<{PRIORITIES[record.levelno // 10]}>", text)
         return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.msg, str) or not LEFT_OUT.match(record.msg):
+            return True
+        if "heartbeat" in record.msg:  # something keeps the event loop, which is told once
+            stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
+            place = place_in(traceback.extract_stack(stack))
+            if place != self._blocked_by:
+                self._blocked_by = place
+                log.warning("Some code blocks all bots for more than 10 s%s.", place)
+        return False
+
+    def restore(self) -> None:
+        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
+        logging.disable(logging.NOTSET)
+        root = logging.getLogger()
+        root.setLevel(min(root.level, self._level_of_all))
+        root.addHandler(self)  # if it is not there
+        for handler in list(root.handlers):
+            if type(handler) is logging.StreamHandler:
+                root.removeHandler(handler)  # each line would be there twice
+        for logger in list(root.manager.loggerDict.values()):
+            logger.disabled = False  # type: ignore[union-attr]
 
 
 def is_under_journald() -> bool:
@@ -3187,78 +3121,14 @@ def is_under_journald() -> bool:
     return False
 
 
-class Log:
-    """The program's own log, which stays whatever a bot's code does to `logging`."""
-
-    def __init__(self, level: str) -> None:
-        protect_output()
-        self._level = logging.getLevelName(level.upper())
-        self._handler = logging.StreamHandler()
-        # As discord.py does, in colour; but without, where a container has it in its files.
-        discord.utils.setup_logging(handler=self._handler, level=self._level)
-        inner = self._handler.formatter
-        is_journal = is_under_journald()
-        if is_journal:
-            inner = logging.Formatter("[{levelname:<8}] {name}: {message}", style="{")
-        elif not os.isatty(2):
-            line = "[{asctime}] [{levelname:<8}] {name}: {message}"
-            inner = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
-        assert inner is not None
-        self._handler.setFormatter(LogFormatter(inner, is_journal=is_journal))
-        self._handler.addFilter(tell_what_blocks)
-        warnings.showwarning = show_warning
-        if self._level > logging.DEBUG:
-            for name in ("discord.client", "discord.gateway"):  # "using static token", "Session ID"
-                logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
-        # At every start discord.py warns of packages that only voice needs. Without them, voice
-        # says so when it is used. Not public: where these have other names, it only warns again.
-        discord.VoiceClient.warn_nacl = False
-        discord.VoiceClient.warn_dave = False
-
-    def restore(self) -> None:
-        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
-        logging.disable(logging.NOTSET)
-        root = logging.getLogger()
-        if root.level > self._level:
-            root.setLevel(self._level)
-        root.addHandler(self._handler)  # if it is not there
-        for handler in list(root.handlers):
-            if type(handler) is logging.StreamHandler and handler is not self._handler:
-                root.removeHandler(handler)  # each line would be there twice
-        for logger in list(root.manager.loggerDict.values()):
-            logger.disabled = False  # type: ignore[union-attr]
-
-
-blocked_by: str | None = None  # what code was seen to block all bots, and is not to be told again
-
-
-def tell_what_blocks(record: logging.LogRecord) -> bool:
-    """A log filter: one line in the place of a stack for each bot whose heartbeat is late."""
-    global blocked_by
-    is_stack = isinstance(record.msg, str) and "heartbeat blocked for more than" in record.msg
-    if not is_stack:
-        return True
-    stack = sys._current_frames()[main_thread]  # in Python's documentation, in spite of its name
-    frames = traceback.extract_stack(stack)
-    place = place_in(frames, with_function=True)
-    if place != blocked_by:
-        blocked_by = place
-        log.warning("Some code blocks all bots for more than 10 s%s.", place)
-    return False
-
-
-def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
-    """In the place of `warnings.showwarning`: what was never awaited is named with its bot."""
-    _, file, line, *_ = arguments
-    text = str(message)
+def format_warning(
+    message: object, category: object, filename: str, lineno: int, line: object = None
+) -> str:
+    """In the place of `warnings.formatwarning`: one line of the log, and what to do."""
+    text = f"{message} ({os.path.basename(filename)}, line {lineno})."
     if "never awaited" in text:
-        place = f"{os.path.basename(file)}, line {line}"
-        log.warning("%s (%s). Write await in front of it.", text, place)
-    else:
-        show_other_warning(message, *arguments, **options)
-
-
-show_other_warning = warnings.showwarning
+        text += " Write await in front of it."
+    return text
 
 
 # --- The command line --------------------------------------------------------------------------
@@ -3303,6 +3173,7 @@ def find_env_file(named: str | None) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    protect_output()
     log_output = Log(arguments.log_level)
     sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
@@ -3334,9 +3205,6 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
-    except Exception:
-        log.critical("The program failed. This is a bug.", exc_info=True)
-        return EXIT_BUG
 
 
 if __name__ == "__main__":
