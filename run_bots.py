@@ -403,16 +403,21 @@ def parse_intents(text: str) -> discord.Intents:
     return intents
 
 
-# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, and
-# its default (if that is empty, the field has one of its own).
-SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, ""),
-    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, ""),
-    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>"),
-    "DISCORD_BOT_SCRIPT<N>": ("script", find, ""),
-    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!"),
-    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, ""),
-    "DISCORD_BOT_INTENTS<N>": ("intents", parse_intents, "default,message_content"),
+# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, its
+# default (if that is empty, the field has one of its own), and what --help says of it.
+SETTINGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
+    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, "", "bot N's token; empty: no such bot"),
+    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, "", "a file with the token"),
+    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>", "what the log calls the bot"),
+    "DISCORD_BOT_SCRIPT<N>": ("script", find, "", "a bot as it is: the file for python"),
+    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!", "what its text commands start with"),
+    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, "", "modules of what it does"),
+    "DISCORD_BOT_INTENTS<N>": (
+        "intents",
+        parse_intents,
+        "default,message_content",
+        "what it hears",
+    ),
 }
 # These may be without a number, for every bot that is no script.
 FOR_ALL = {"DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>"}
@@ -499,7 +504,7 @@ class Reading:
         given = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
         sources: Variables = {}
-        for name, (field, parse, default) in SETTINGS.items():
+        for name, (field, parse, default, _) in SETTINGS.items():
             unset = Variable(name.replace("<N>", number), default.replace("<N>", number), "default")
             variable = given.get(name, unset)
             if not variable.text:
@@ -3140,8 +3145,13 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    lines = ["variables of the env file and of the process environment, which wins:"]
+    for name, (_, _, _, words) in SETTINGS.items():
+        lines.append(f"  {name:<28}{words}")
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
     option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
@@ -3186,7 +3196,7 @@ def main(argv: list[str] | None = None) -> int:
         save_memory()
         is_look = arguments.check or arguments.sync_commands
         if is_look:
-            for number in filter(None, STOP_SIGNALS):
+            for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
             work = Look(sync=not arguments.check).run(bots)
         else:

@@ -183,11 +183,12 @@ async def test_the_version_is_a_result_on_stdout(program: Program) -> None:
     assert program.stderr == ""
 
 
-async def test_help_is_the_docstring(program: Program) -> None:
+async def test_help_is_the_docstring_and_names_every_variable(program: Program) -> None:
     await program.start("--help")
     assert await program.end() == 0
     assert run_bots.__doc__ is not None
     assert run_bots.__doc__.strip() in program.stdout
+    assert all(name in program.stdout for name in run_bots.SETTINGS)
 
 
 async def test_wrong_usage_ends_with_2(program: Program) -> None:
