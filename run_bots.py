@@ -910,8 +910,8 @@ HINTS = {
     "TypeError: .*await": "Write async def setup(bot), and await bot.add_cog(...).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
-    "KeyError: ": "A variable of the environment has to be set in the env file. A token in it is"
-    " not used: the bot's own is {token}.",
+    "KeyError: ": "If this is a variable of the environment, set it in the env file. (A token in it"
+    " is not used: the bot's own is {token}.)",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
