@@ -1199,17 +1199,14 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     sent_code: int | None = None
     received_code: int | None = None
     goodbye: asyncio.Task[bool] | None = None
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.sent: set[int] = set()  # the opcodes of what discord.py has sent
+    sent: frozenset[int] = frozenset()  # the opcodes of what discord.py has sent
 
     @property
     def close_code(self) -> int | None:
         return self.received_code or super().close_code
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
-        self.sent.add(json.loads(data)["op"])
+        self.sent |= {json.loads(data)["op"]}
         try:
             await super().send_str(data, compress)
         except ConnectionResetError as error:
@@ -1375,12 +1372,10 @@ class Gateway:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     ws = await self._connect(url)
-            except (OSError, aiohttp.ClientError) as error:
-                failure = diagnose(error, self.entry.settings, self.client)
-                self.entry.failed(failure)
-            else:
                 self.entry.reached()
                 return ws  # type: ignore[return-value]  # the class that is set above
+            except (OSError, aiohttp.ClientError) as error:
+                self.entry.failed(diagnose(error, self.entry.settings, self.client))
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Before discord.py's hook: its 5 s are too long for many shards, or too short."""
