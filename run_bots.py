@@ -3098,7 +3098,9 @@ class Log(logging.StreamHandler[Any]):
             place = place_in(traceback.extract_stack(stack))
             if place != self._blocked_by:
                 self._blocked_by = place
-                log.warning("Some code blocks all bots for more than 10 s%s.", place)
+                text = "Some code blocks all bots for more than 10 s%s."
+                # Not in the name of the bot whose heartbeat was late: it may be any of them.
+                contextvars.Context().run(log.warning, text, place)
         return False
 
     def restore(self) -> None:

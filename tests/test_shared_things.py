@@ -370,6 +370,7 @@ async def test_code_that_blocks_all_bots_is_named_once_with_its_place(
     assert len(lines) == 1, lines
     assert "compute" in lines[0]
     assert "block" in lines[0]
+    assert "[two]" not in lines[0]  # whose heartbeat is late, too
     assert "heartbeat blocked" not in program.stderr
     assert "subprocess.py" not in program.stderr
     assert await program.stop() == 0
