@@ -266,6 +266,7 @@ def test_it_runs_the_persons_own_settings_and_never_uses_a_real_token(tmp_path: 
     stdout, stderr = type_in(
         tmp_path, "?hello", "ping", DISCORD_BOT_TOKEN4=f"{real}4", DISCORD_BOT_NAME4="dave"
     )
+    assert "for example: ?hello\n" in stderr
     assert stdout[0] == "greeter: Good day Alex"
     assert sorted(stdout[1:]) == ["bot2: pong", "dave: pong"]
     assert "made-up-secret" not in stderr

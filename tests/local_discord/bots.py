@@ -90,6 +90,35 @@ def numbers_of_bots(settings: dict[str, str]) -> list[int]:
     return sorted(with_value or named)
 
 
+# A text command in an extension, or in a script, which may have its own prefix.
+TEXT_COMMAND = re.compile(
+    r"@\w+\.command\(.*\)\s+(?:@.*\s+)*async def (\w+)\(\s*(?:self,\s*)?\w+(?:: [\w.]+)?\)"
+)
+OWN_PREFIX = re.compile(r"command_prefix=[\"']([^\"']+)[\"']")
+
+
+def text_command_of(number: int, settings: dict[str, str]) -> str:
+    """A command without options that this bot answers, with its prefix; "" if none is found."""
+
+    def setting(name: str) -> str:
+        return settings.get(f"DISCORD_BOT_{name}{number}") or settings.get(
+            f"DISCORD_BOT_{name}", ""
+        )
+
+    files = [Path(setting("SCRIPT"))]
+    for name in setting("EXTENSIONS").split(","):
+        files.append(Path(name.strip().replace(".", "/") + ".py"))
+    for file in files:
+        for path in (file, ROOT / file):
+            with contextlib.suppress(OSError, UnicodeError):
+                code = path.read_text(encoding="utf-8")
+                prefix = OWN_PREFIX.search(code)
+                command = TEXT_COMMAND.search(code)
+                if command:
+                    return (prefix[1] if prefix else setting("PREFIX") or "!") + command[1]
+    return ""
+
+
 def made_up_settings() -> dict[str, str]:
     names = enumerate(MADE_UP_NAMES, 1)
     return {f"DISCORD_BOT_NAME{number}": name for number, name in names}
@@ -106,6 +135,7 @@ class Bots:
         self.ended = asyncio.Event()  # the process has, by itself
         self._stopping = False
         self.accounts: dict[int, Account] = {}
+        self.text_commands: list[str] = []
         self._discord = discord
         self._env_file = env_file
         self._tell = tell
@@ -153,6 +183,7 @@ class Bots:
             environment[f"DISCORD_BOT_TOKEN{number}"] = account.token
             environment[f"DISCORD_BOT_TOKEN{number}_FILE"] = ""
         self.accounts = accounts
+        self.text_commands = [text_command_of(number, settings) for number in accounts]
         self._discord.accounts = {account.token: account for account in accounts.values()}
         return environment
 

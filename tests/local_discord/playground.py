@@ -224,7 +224,7 @@ class Playground:
         for bot in self.accounts:
             for command in slash_commands(bot.commands):
                 return usages(command)[0]
-        return "ping"
+        return next(filter(None, self.bots.text_commands), "ping")
 
     def _next_prompt(self) -> str:
         if self.partner not in self.accounts:
