@@ -3117,13 +3117,16 @@ def end_now(code: int, words: str = "") -> NoReturn:
     """End the process whatever it does, but write out these words and what was printed."""
 
     def say() -> None:
-        with suppress(OSError):
-            os.write(2, words.encode())
+        with suppress(OSError, ValueError):  # it may be closed
+            print(words, end="", file=sys.stderr)
         flush_output()
 
-    saying = threading.Thread(target=say, daemon=True)  # it hangs where nobody reads
-    saying.start()
-    saying.join(FLUSH_TIMEOUT)
+    saying = threading.Thread(target=say, daemon=True)  # a bot's code may have replaced the output
+    try:
+        saying.start()
+        saying.join(FLUSH_TIMEOUT)
+    except RuntimeError:  # Python has ended but for a thread, and begins no other one
+        say()
     os._exit(code)
 
 

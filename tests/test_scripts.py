@@ -1098,3 +1098,25 @@ async def test_a_main_that_waits_for_something_else_ends_with_its_bot(
     program.send()
     assert await program.end(timeout=6) == 0
     program.assert_clean()
+
+
+async def test_a_web_server_in_a_thread_of_a_script_does_not_keep_the_program_from_ending(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import threading, http.server, discord
+        server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+        threading.Thread(target=server.serve_forever).start()
+        client = discord.Client(intents=discord.Intents.default())
+        client.run("TOKEN")
+        """
+    write(program, "kept_alive.py", code)
+    (bot,) = bring(program, discord, "kept_alive.py")
+    program.change_script("STOP_TIMEOUT = 9", "STOP_TIMEOUT = 1")
+    await program.start()
+    await program.logged("ready as kept_alive")
+    program.send()
+    assert await program.end(timeout=6) == 0
+    assert "The program ends without it" in program.stderr
+    assert bot.client_closes == [1000]
+    program.assert_clean()
