@@ -701,6 +701,10 @@ class HandedOver(BaseException):
 
 
 STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
+STARTED_NONE = (
+    "Its asyncio.run(...) ends, and has started no bot. Write one asyncio.run(main()), and"
+    " await bot.start(...) at the end of main"
+)
 handed_over: list[Any] | None = None  # by the script that is being read, if one is
 
 
@@ -851,6 +855,8 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
             return run(*arguments, **options)
         work = arguments[-1]
         if run.__name__ == "run":
+            if not handed_over:
+                return begin(work)
             handed_over.append(work)
             raise HandedOver
         if asyncio.iscoroutine(work):
@@ -858,6 +864,37 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
         raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
+
+
+class Begun:
+    """A coroutine that has been begun. Who awaits it goes on from there."""
+
+    def __init__(self, work: Any, waits_for: object) -> None:
+        self._work = work
+        self._waits_for = [waits_for]
+        self.throw = work.throw
+        self.close = work.close
+
+    def __await__(self) -> Any:
+        return self
+
+    def __next__(self) -> object:
+        return self._waits_for.pop() if self._waits_for else self._work.send(None)
+
+
+def begin(work: Any) -> Any:
+    """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
+    global handed_over
+    waiting, handed_over = handed_over, None
+    try:
+        begun = Begun(work, work.send(None))
+    except StopIteration as end:
+        return end.value
+    finally:
+        handed_over = waiting
+    assert handed_over is not None
+    handed_over.append(begun)
+    raise HandedOver
 
 
 async def start_or_hold(client: discord.Client, token: str, **options: Any) -> None:
@@ -1737,7 +1774,7 @@ class Life:
         except TimeoutError:
             raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.") from None
         if self.client is None:
-            raise SetupFailed from error_of(self._main) or ScriptError(STARTS_NONE)
+            raise SetupFailed from error_of(self._main) or ScriptError(STARTED_NONE)
         return self.client
 
     def _main_ended(self, _: asyncio.Task[None]) -> None:

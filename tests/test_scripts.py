@@ -529,6 +529,10 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         f"{CLIENT}import asyncio\nasync def main():\n    pass\nasyncio.run(main())",
         ["It starts no bot"],
     ),
+    "waits before its bot": (
+        f"{CLIENT}import asyncio\nasyncio.run(asyncio.sleep(0.1))\n{RUN}",
+        ["has started no bot", "one asyncio.run(main())"],
+    ),
     "calls exit": (f"{CLIENT}exit('no token')\n", ["no token", "wrong.py, line 3"]),
     "fails": (f"{CLIENT}x = 1 / 0\n{RUN}", ["ZeroDivisionError", "wrong.py, line 3"]),
     "is no Python": (f"{CLIENT}def oops(:\n", ["SyntaxError", "wrong.py, line 3"]),
@@ -538,7 +542,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "reads a variable that is not set": (
         f"import os\n{CLIENT}client.run(os.environ['MY_TOKEN'])",
-        ["MY_TOKEN", "wrong.py, line 4", "env file", "DISCORD_BOT_TOKEN7"],
+        ["MY_TOKEN", "wrong.py, line 4", "env file", "DISCORD_BOT_TOKEN8"],
     ),
     "starts two": (
         (SCRIPTS / "two_bots.py").read_text(),
@@ -1119,4 +1123,51 @@ async def test_a_web_server_in_a_thread_of_a_script_does_not_keep_the_program_fr
     assert await program.end(timeout=6) == 0
     assert "The program ends without it" in program.stderr
     assert bot.client_closes == [1000]
+    program.assert_clean()
+
+
+async def test_a_script_may_load_its_extensions_in_an_asyncio_run_before_that_of_its_bot(
+    program: Program, discord: LocalDiscord
+) -> None:
+    write(program, "greeter.py", GREETER)
+    code = """
+        import asyncio, discord
+        from discord.ext import commands
+        bot = commands.Bot("!", intents=discord.Intents.all())
+
+        async def load():
+            await bot.load_extension("greeter")
+
+        asyncio.run(load())
+        bot.run("TOKEN")
+        """
+    write(program, "loads.py", code)
+    (bot,) = bring(program, discord, "loads.py")
+    await program.start()
+    await program.logged("ready as loads")
+    await discord.say("!hello")
+    await until(lambda: contents(bot) == ["hello"])
+    assert len(bot.identifies) == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_main_of_a_script_reads_the_scripts_own_arguments(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import argparse, asyncio, discord
+        client = discord.Client(intents=discord.Intents.default())
+
+        async def main():
+            argparse.ArgumentParser().parse_args()
+            await client.start("TOKEN")
+
+        asyncio.run(main())
+        """
+    write(program, "parses.py", code)
+    bring(program, discord, "parses.py")
+    await program.start("--log-level", "info")
+    await program.logged("ready as parses")
+    assert await program.stop() == 0
     program.assert_clean()
