@@ -778,12 +778,22 @@ def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
 
 
 def modules_beside(script: Path) -> dict[str, Path]:
-    """What a script can import from its own folder, by name: a file, or a folder."""
-    own = {}
+    """What a script can import from its own folder, by name: a file, or a folder.
+
+    It is what the script names, or what that names: other bots may have theirs there.
+    """
+    there = {}
     for path in script.parent.glob("*"):
         is_package = any(python_files(path)) and not (path / "pyvenv.cfg").exists()
         if path != script and (path.suffix == ".py" or is_package):
-            own[path.stem] = path
+            there[path.stem] = path
+    own = {}
+    texts = [script]
+    while texts:
+        text = texts.pop().read_text("utf-8", errors="replace")
+        for name in there.keys() & set(re.findall(r"\w+", text)):
+            own[name] = path = there.pop(name)
+            texts += python_files(path) or [path]
     return own
 
 

@@ -1171,3 +1171,36 @@ async def test_main_of_a_script_reads_the_scripts_own_arguments(
     await program.logged("ready as parses")
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_a_saved_module_that_one_script_of_a_folder_imports_starts_no_other_one_again(
+    program: Program, discord: LocalDiscord
+) -> None:
+    for name in ("one", "two"):
+        (program.folder / f"{name}_words").mkdir()
+        write(program, f"{name}_words/__init__.py", f"from {name}_deeper import WORD")
+        write(program, f"{name}_deeper.py", f"WORD = '{name}'")
+        code = f"""
+            import discord
+            from {name}_words import WORD
+            client = discord.Client(intents=discord.Intents.all())
+
+            @client.event
+            async def on_message(message):
+                if message.content == "word":
+                    await message.channel.send(WORD)
+
+            client.run("TOKEN")
+            """
+        write(program, f"{name}.py", code)
+    one, two = bring(program, discord, "one.py", "two.py")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    write(program, "one_deeper.py", "WORD = 'new'")
+    await program.logged("one_deeper.py: restarted one\n")
+    await program.logged("ready as one", times=2)
+    await discord.say("word")
+    await until(lambda: contents(one) == ["new"] and contents(two) == ["two"])
+    assert [len(bot.identifies) for bot in (one, two)] == [2, 1]
+    assert await program.stop() == 0
+    program.assert_clean()
