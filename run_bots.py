@@ -1770,6 +1770,7 @@ class Life:
             client = await self._wait_for_client()
             self._close_client = client.close
             client.close = self.close  # type: ignore[method-assign]
+            self.entry.shared.restore()
             await self.log_in(client)
         finally:
             self.entry.shared.restore()
@@ -3381,11 +3382,22 @@ class Log:
         if root.level > self._level:
             root.setLevel(self._level)
         root.addHandler(self._handler)  # if it is not there
-        for handler in list(root.handlers):
-            if type(handler) is logging.StreamHandler and handler is not self._handler:
-                root.removeHandler(handler)  # each line would be there twice
-        for logger in list(root.manager.loggerDict.values()):
-            logger.disabled = False  # type: ignore[union-attr]
+        loggers: list[Any] = [root, *root.manager.loggerDict.values()]
+        for logger in loggers:
+            logger.disabled = False
+            self._remove_doubles(logger)
+
+    def _remove_doubles(self, logger: logging.Logger) -> None:
+        """Keep no line from being there twice, or once for each time that a script was started."""
+        files = set()
+        for handler in getattr(logger, "handlers", [])[::-1]:
+            file = getattr(handler, "baseFilename", handler)
+            is_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+            is_double = is_console and logger.propagate and handler is not self._handler
+            if is_double or file in files:
+                logger.removeHandler(handler)
+                handler.close()
+            files.add(file)
 
 
 blocked_by: str | None = None  # what code was seen to block all bots, and is not to be told again

@@ -1204,3 +1204,35 @@ async def test_a_saved_module_that_one_script_of_a_folder_imports_starts_no_othe
     assert [len(bot.identifies) for bot in (one, two)] == [2, 1]
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_a_logger_of_a_script_with_a_console_and_a_file_has_each_line_once_in_both(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import logging, discord
+        from discord.ext import commands
+
+        logger = logging.getLogger("template")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.StreamHandler())
+        logger.addHandler(logging.FileHandler("template.log"))
+
+        class Template(commands.Bot):
+            async def setup_hook(self):
+                logger.info("it is set up")
+
+        Template("!", intents=discord.Intents.all()).run("TOKEN")
+        """
+    write(program, "template.py", code)
+    bring(program, discord, "template.py")
+    await program.start()
+    await program.logged("ready as template")
+    path = program.folder / "template.py"
+    path.write_text(path.read_text() + "\n# saved")
+    await program.logged("ready as template", times=2)
+    assert await program.stop() == 0
+    assert (program.folder / "template.log").read_text().splitlines() == ["it is set up"] * 2
+    lines = [line for line in program.stderr.splitlines() if "it is set up" in line]
+    assert len(lines) == 2
+    assert all("[template]" in line for line in lines)
