@@ -720,7 +720,7 @@ async def run_code(bot: BotSettings) -> None:
         raise ScriptError(f"It calls exit({error}){place_of(error)}") from error
 
 
-def read_script(script: Path) -> Coroutine[Any, Any, Any]:
+def read_script(script: Path) -> Any:
     """Run a script as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too.
 
     Returns what it would run there.
@@ -749,7 +749,9 @@ def read_script(script: Path) -> Coroutine[Any, Any, Any]:
         restore_folder()
     if not work:
         raise ScriptError(STARTS_NONE)
-    first: Coroutine[Any, Any, Any] = work.pop(0)
+    first: Any = work.pop(0)
+    for name, module in first.modules.items():  # what HandedOver has kept from being imported
+        sys.modules.setdefault(name, module)
     for extra in work:  # a clean-up of its own, which it runs in spite of HandedOver
         extra.close()
     return first
@@ -882,6 +884,7 @@ class Begun:
     def __init__(self, work: Any, waits_for: object) -> None:
         self._work = work
         self._waits_for = [waits_for]
+        self.modules = dict(sys.modules)
         self.throw = work.throw
         self.close = work.close
 

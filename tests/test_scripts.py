@@ -1236,3 +1236,36 @@ async def test_a_logger_of_a_script_with_a_console_and_a_file_has_each_line_once
     lines = [line for line in program.stderr.splitlines() if "it is set up" in line]
     assert len(lines) == 2
     assert all("[template]" in line for line in lines)
+
+
+async def test_a_module_that_runs_the_bot_as_it_is_imported_is_a_module_of_the_script(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import discord
+        WORD = "old"
+        client = discord.Client(intents=discord.Intents.all())
+
+        @client.event
+        async def on_message(message):
+            if message.content == "word":
+                import app
+                await message.channel.send(app.WORD)
+
+        client.run("TOKEN")
+        """
+    write(program, "app.py", code)
+    write(program, "main.py", "import app")
+    (bot,) = bring(program, discord, "main.py")
+    await program.start()
+    await program.logged("ready as main")
+    await discord.say("word")
+    await until(lambda: contents(bot) == ["old"])
+    write(program, "app.py", code.replace("old", "a new one"))
+    await program.logged("app.py: restarted main")
+    await program.logged("ready as main", times=2)
+    await discord.say("word")
+    await until(lambda: contents(bot) == ["old", "a new one"])
+    assert len(bot.identifies) == 2
+    assert await program.stop() == 0
+    program.assert_clean()
