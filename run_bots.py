@@ -482,7 +482,8 @@ class Reading:
             self.read_binding(path, binding)
         values = dotenv_values(stream=io.StringIO(text))  # with ${NAME} as its value
         for name, value in values.items():
-            if value and not name.startswith(PREFIX) and not TOKEN_FORM.search(value):
+            is_ours = re.match(f"{PREFIX}.*[0-9]", name)  # a script may read DISCORD_BOT_TOKEN
+            if value and not is_ours and not TOKEN_FORM.search(value):
                 variable = dataclasses.replace(self.variables[name], text=value)
                 self.for_code.append(variable)
         with suppress(OSError):  # it is gone since
@@ -537,7 +538,7 @@ class Reading:
             self.warnings.append(
                 f"{variable}: This looks like a token. Its name has to be {right}."
             )
-        elif variable.name.upper().startswith(OURS):
+        elif variable.name.upper().startswith(OURS) and variable.text != "unused":
             right = ", ".join(name_of(key, number) for key in SETTINGS)
             self.warnings.append(f"{variable}: Nothing reads this. The right names: {right}.")
 

@@ -1269,3 +1269,21 @@ async def test_a_module_that_runs_the_bot_as_it_is_imported_is_a_module_of_the_s
     assert len(bot.identifies) == 2
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_a_script_finds_an_unused_token_in_the_env_file_whatever_its_name_is(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import os, sys, discord
+        token = os.getenv("DISCORD_BOT_TOKEN")
+        if not token or not os.environ["DISCORD_TOKEN"]:
+            sys.exit("there is no token")
+        discord.Client(intents=discord.Intents.default()).run(token)
+        """
+    write(program, "asks.py", code)
+    bring(program, discord, "asks.py", extra="DISCORD_BOT_TOKEN=unused\nDISCORD_TOKEN=unused")
+    await program.start()
+    await program.logged("ready as asks")
+    assert "Nothing reads this" not in program.stderr
+    assert await program.stop() == 0
