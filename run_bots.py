@@ -2576,6 +2576,15 @@ def close_bot_of(error: BaseException) -> None:
     log.error("Some code of a bot calls exit()%s. The bots go on.", place)
 
 
+def start_bot_again(*_: object) -> NoReturn:
+    """In the place of `os.execv`, by which a bot starts itself again: it would take all with it."""
+    life = life_of_code()
+    if life:
+        log.info("Its code starts it again.")
+        life.entry.want(life.entry.wanted, again=True)
+    raise asyncio.CancelledError  # what follows is not to run
+
+
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
     token = running_token.get()
@@ -2621,6 +2630,7 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 
 def protect_what_is_shared() -> None:
     """Put what stands above in the place of what Python has."""
+    os.execv = os.execve = start_bot_again  # type: ignore[assignment]
     asyncio.all_tasks = own_tasks
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment

@@ -1287,3 +1287,31 @@ async def test_a_script_finds_an_unused_token_in_the_env_file_whatever_its_name_
     await program.logged("ready as asks")
     assert "Nothing reads this" not in program.stderr
     assert await program.stop() == 0
+
+
+@pytest.mark.parametrize("before", ["pass", "await bot.close()"])
+async def test_a_script_that_starts_itself_again_does_so_alone(
+    before: str, program: Program, discord: LocalDiscord
+) -> None:
+    code = f"""
+        import os, sys, discord
+        from discord.ext import commands
+        bot = commands.Bot("r!", intents=discord.Intents.all())
+
+        @bot.command()
+        async def restart(ctx):
+            {before}
+            os.execv(sys.executable, ["python", *sys.argv])
+
+        bot.run("TOKEN")
+        """
+    write(program, "again.py", code)
+    bots = bring(program, discord, "again.py", "music.py")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await discord.say("r!restart")
+    await program.logged("ready as again", times=2)
+    assert bots[0].client_closes == [1000]
+    assert [len(bot.identifies) for bot in bots] == [2, 1]
+    assert await program.stop() == 0
+    program.assert_clean()
