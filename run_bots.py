@@ -751,11 +751,20 @@ def read_script(script: Path) -> Any:
     if not work:
         raise ScriptError(STARTS_NONE)
     first: Any = work.pop(0)
-    for name, module in first.modules.items():  # what HandedOver has kept from being imported
-        sys.modules.setdefault(name, module)
+    scripts[running_token.get()] = first.modules["__main__"]
+    while first.modules:  # what HandedOver has kept from being imported is among them
+        sys.modules.setdefault(*first.modules.popitem())
     for extra in work:  # a clean-up of its own, which it runs in spite of HandedOver
         extra.close()
     return first
+
+
+scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
+    return getattr(scripts.get(running_token.get()), name)
 
 
 def check_script(script: Path) -> None:
@@ -1053,6 +1062,7 @@ HINTS = {
     "asyncio.run() cannot": "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}",
     "await": "Write async def setup(bot), and await bot.add_cog(...)",
     "setup() takes": "Write async def setup(bot)",
+    "non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main())",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (

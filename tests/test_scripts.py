@@ -1315,3 +1315,32 @@ async def test_a_script_that_starts_itself_again_does_so_alone(
     assert [len(bot.identifies) for bot in bots] == [2, 1]
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_code_of_a_script_finds_its_own_names_in_main_where_pickle_looks_for_them(
+    program: Program, discord: LocalDiscord
+) -> None:
+    for name in ("one", "two"):
+        code = f"""
+            import pickle, discord
+            client = discord.Client(intents=discord.Intents.all())
+
+            class Player:
+                name = "{name}"
+
+            @client.event
+            async def on_message(message):
+                if message.content == "save":
+                    player = pickle.loads(pickle.dumps(Player()))
+                    await message.channel.send(player.name)
+
+            client.run("TOKEN")
+            """
+        write(program, f"{name}.py", code)
+    bots = bring(program, discord, "one.py", "two.py")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await discord.say("save")
+    await until(lambda: [contents(bot) for bot in bots] == [["one"], ["two"]])
+    assert await program.stop() == 0
+    program.assert_clean()
