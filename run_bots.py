@@ -13,7 +13,8 @@ Put the bots' tokens into a file named .env, a line for each bot:
 Then start this script. It logs every bot in, keeps it connected, and stops them
 all on Ctrl-C. What a bot does is in its script or its extensions, which are
 ordinary discord.py ones. Save the env file or their code while the bots run:
-what you changed starts again, and all the others stay connected.
+what you changed starts again, and all the others stay connected. All settings
+are explained in .env.example.
 """
 
 import os
@@ -24,16 +25,15 @@ EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NO_RESULT = 130  # Ctrl-C while --check or --sync-commands work
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
-# Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not every system has all of them.
-STOP_SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGBREAK")]
-OTHER_SIGNALS = [getattr(signal, name, None) for name in ("SIGHUP", "SIGUSR1")]
-SIGNALS = [number for number in STOP_SIGNALS + OTHER_SIGNALS if number]
+# The first three stop the program: Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not
+# every system has all of them.
+SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGUSR1")
+SIGNALS = [number for number in signal.Signals if number.name in SIGNAL_NAMES]
+STOP_SIGNALS = [number for number in SIGNALS if number.name in SIGNAL_NAMES[:3]]
 
+PYTHON = sys.version.split()[0]
 if sys.version_info < (3, 11):
-    version = sys.version.split()[0]
-    print(
-        "run_bots.py needs Python 3.11 or newer. This is Python " + version + ".", file=sys.stderr
-    )
+    print("run_bots.py needs Python 3.11 or newer. This is Python", PYTHON, file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 if __name__ == "__main__":  # the imports take about a second, and there is nothing to close yet
     for number in SIGNALS:
@@ -57,7 +57,6 @@ import importlib
 import io
 import json
 import logging
-import platform
 import queue
 import random
 import re
@@ -77,6 +76,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
+# A path that is not absolute is looked for where the program was started, or else beside it; a
+# bot's code may change the current folder later.
+START_FOLDER = Path.cwd()
+FOLDERS = tuple(dict.fromkeys((START_FOLDER, Path(__file__).resolve().parent)))
+
 
 def file_of(module: object) -> str:
     """The path of a module's file; "" where it has none, as what is built into Python."""
@@ -85,44 +89,32 @@ def file_of(module: object) -> str:
 
 def explain_import(error: Exception) -> str:
     """Why a package cannot be imported, and what to do."""
-    folder = os.path.dirname(os.path.abspath(__file__))
     for name, module in sys.modules.items():
-        file = file_of(module)
-        if os.path.dirname(file) == folder and not file.endswith("run_bots.py"):
+        file = Path(file_of(module))
+        if file.parent in FOLDERS and file.name != "run_bots.py":
             return f"{file} has the name of a module that is needed: {name}. Rename your file."
-    from importlib import metadata  # it takes time, and is needed here alone
-
-    packages = metadata.packages_distributions()
-    others = set(packages.get("discord", [])) - {"discord.py"}
-    if others:
-        names = " ".join(others)
-        remedy = f"python -m pip uninstall -y {names} discord.py"
-        return (
-            f"{names} takes the place of discord.py. Run: {remedy}. Then install discord.py again."
-        )
-    python = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
-    remedy = f"Write {python} in place of python, or run: python -m pip install -r requirements.txt"
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed. {remedy}"
-    return f"{error}. {remedy}"
+    return (
+        f"{error}. Start it with the Python in .venv, or run: python -m pip install -r"
+        " requirements.txt (before that, if py-cord, nextcord or discord is there: python -m pip"
+        " uninstall -y py-cord nextcord discord discord.py)"
+    )
 
 
 try:
     import aiohttp  # discord.py brings it
     import discord
+    import discord.app_commands
     import discord.gateway
     import discord.http
     from discord.ext import commands
-    from dotenv import dotenv_values
-    from dotenv.parser import Binding, parse_stream  # not documented: only these know the lines
+    from dotenv.parser import parse_stream  # not documented: only these know the lines
+    from dotenv.variables import parse_variables
 except (ImportError, AttributeError) as error:
     print(explain_import(error), file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 
 __version__ = "1.0.0"
-VERSIONS = (
-    f"run_bots {__version__}, discord.py {discord.__version__}, Python {platform.python_version()}"
-)
+VERSIONS = f"run_bots {__version__}, discord.py {discord.__version__}, Python {PYTHON}"
 STARTED = time.time()
 PORTAL = "https://discord.com/developers/applications"
 # All that follow are seconds. What has no answer by then is tried again:
@@ -178,35 +170,23 @@ tasks: dict[str, set["Task"]] = defaultdict(set)
 # none open.
 
 
-# A path that is not absolute is looked for where the program was started, or else beside it; a
-# bot's code may change the current folder later.
-START_FOLDER = Path.cwd()
-FOLDERS = tuple(dict.fromkeys((START_FOLDER, Path(__file__).resolve().parent)))
 PIPE = Path("/dev/stdin")  # an env file that can be read once
 
 
-class Files:
+class Files(dict[Path, object]):
     """The files that settings and code come from, and how each was when it was read."""
 
-    def __init__(self) -> None:
-        self._seen: dict[Path, object] = {}
-
     def note(self, path: Path) -> None:
-        self._seen[path] = stamp_of(path)
+        self[path] = stamp_of(path)
 
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            if path not in self._seen:
-                self.note(path)
+            self.setdefault(path, stamp_of(path))
 
     def changed(self) -> dict[Path, object]:
         """Those that are not as they were when they were noted, and how they are."""
-        changed = {}
-        for path, seen in self._seen.items():
-            stamp = stamp_of(path)
-            if stamp != seen:
-                changed[path] = stamp
-        return changed
+        now = {path: stamp_of(path) for path in self}
+        return dict(now.items() - self.items())
 
 
 files = Files()
@@ -217,31 +197,26 @@ def stamp_of(path: Path) -> object:
 
     To open it could hinder an editor that replaces it, on Windows.
     """
-    if path == PIPE:
-        return None
-    try:
-        if path.is_dir():
-            return sorted(entry.name for entry in path.glob("*.py"))
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+    with suppress(OSError):
+        if path.is_file():
+            status = path.stat()
+            return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+        return tuple(sorted(path.glob("*.py")))
+    return None
 
 
 def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
     for folder in FOLDERS:
-        path = folder / name
+        path = folder / name.strip()
         if path.exists():
             return path
-    return START_FOLDER / name
+    return START_FOLDER / name.strip()
 
 
 def shown(path: Path) -> str:
     """A path as people have written it."""
-    if path.is_relative_to(START_FOLDER):
-        path = path.relative_to(START_FOLDER)
-    return str(path)
+    return str(path).removeprefix(f"{START_FOLDER}{os.sep}")
 
 
 # --- Settings --------------------------------------------------------------------------------
@@ -250,24 +225,26 @@ def shown(path: Path) -> str:
 
 
 # A token's three parts, of which the first is the bot's id in base64. Discord does not promise it.
-TOKEN_FORM = re.compile(r"[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}", re.ASCII)
+TOKEN_FORM = re.compile(r"(?a)[MNO][\w-]{20,}\.[\w-]{5,8}\.[\w-]{20,}")
 
 
 class SettingsError(ValueError):
     """The settings are not valid. Each argument is one problem, as a sentence for a person."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Variable:
     """A variable that is set, and where."""
 
     name: str
     text: str
-    place: str = ""  # none for a default
+    place: str
 
     def __str__(self) -> str:
-        name = TOKEN_FORM.sub("a token", self.name)  # the = may be missing in front of it
-        return f"{name} ({self.place})" if self.place else name
+        return f"{self.name} ({self.place})"
+
+
+Variables = dict[str, Variable]
 
 
 @dataclasses.dataclass
@@ -275,39 +252,36 @@ class BotSettings:
     """What one bot is started with. A bot whose settings equal the new ones is left alone."""
 
     number: int = dataclasses.field(compare=False)
-    sources: dict[str, Variable] = dataclasses.field(compare=False, repr=False)  # of each field
+    sources: Variables = dataclasses.field(compare=False)  # of each field
     name: str = dataclasses.field(compare=False)
-    token: str = dataclasses.field(repr=False)
-    script: Path | None
+    token: str
     prefix: str
-    extensions: tuple[str, ...]
     intents: discord.Intents
+    script: Path | None = None
+    extensions: tuple[str, ...] = ()
 
     @property
     def code_source(self) -> Variable:
-        """The variable that names the bot's code."""
-        return self.sources["script" if self.script else "extensions"]
+        """The variable that names the bot's code, or else its token."""
+        sources = self.sources
+        return sources.get("script") or sources.get("extensions") or sources["token"]
 
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
             return [self.script, *modules.imported(self.token).values()]
         paths = []
-        for folder in FOLDERS:
-            for name in self.extensions:
-                base = folder / name.replace(".", "/")
-                paths += [base.with_suffix(".py"), base / "__init__.py", *base.glob("*.py")]
-        return [path for path in paths if path.exists()] or paths
+        for name in self.extensions:
+            base = name.replace(".", "/")
+            paths += [find(f"{base}.py"), *find(base).glob("*.py")]
+        return paths
 
     def is_meant_by(self, part: str) -> bool:
-        """Whether this part of `--only` is the bot's number or name, or a range around it."""
-        if part in (str(self.number), self.name):
-            return True
-        span = re.fullmatch("([0-9]+)-([0-9]+)", part)
-        if span is None:
-            return False
-        first, last = map(int, span.groups())
-        return first <= self.number <= last
+        """Whether this part of `--only` is the bot's name or number, or a range around it."""
+        first, _, last = part.partition("-")
+        with suppress(ValueError):
+            return int(first) <= self.number <= int(last or first)
+        return part == self.name
 
 
 def bot_id_of(token: str) -> str:
@@ -321,75 +295,76 @@ def bot_id_of(token: str) -> str:
 def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
     files.note(path)
-    if path.exists() and not path.is_file() and path != PIPE:
-        raise SettingsError(f"{called} is not a file.")
     try:
+        if path.is_fifo() and path != PIPE:  # it might never end
+            raise OSError(None, "It is a pipe")
         data = path.read_bytes()
         has_mark = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = data.decode("utf-16" if has_mark else "utf-8-sig")
+        return data.decode("utf-16" if has_mark else "utf-8-sig")
     except OSError as error:
-        remedy = "Check its path and permissions."
-        raise SettingsError(f"{called} cannot be read: {error.strerror}. {remedy}") from None
+        problem = f"cannot be read: {error.strerror}. Check its path and permissions."
     except ValueError:
+        problem = "is not a text file. Save it as plain text, in UTF-8."
+    raise SettingsError(f"{called} {problem}")
+
+
+def check_text(text: str) -> None:
+    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
+    if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
+        raise SettingsError("There are curly quotes. Use straight ones, or none.")
+    if re.search(r"[\x00-\x1f\x7f]\s*\S", text):
         raise SettingsError(
-            f"{called} is not a text file. Save it as plain text, in UTF-8."
-        ) from None
-    return text.replace("\r\n", "\n")
+            "There is a line break or a control character. Is a quote unclosed? In double quotes"
+            r" \n is a line break: write / for \ in a path."
+        )
 
 
-# What people leave in the place of a token: one of the first words, or nothing but the others.
-PLACEHOLDER = re.compile(r"(?i)your|paste|insert|placeholder|example")
-PLACEHOLDER_WORDS = (
-    "a the my bot discord first second third of goes put enter here token secret key todo none"
-    " change replace me changeme"
+def list_of(text: str) -> list[str]:
+    """The parts of a text between its commas, without the spaces around them."""
+    return re.findall(r"[^,\s](?:[^,]*[^,\s])?", text)
+
+
+# What people leave in the place of a token: one of the first words, or only the others, and x.
+PLACEHOLDER = re.compile(
+    "(?i)your|paste|insert|placeholder|example|"
+    "^((a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
+    "|change|replace|me|changeme)(?![a-wyz])|[^a-wyz])+$"
 )
 
 
-def is_placeholder(text: str) -> bool:
-    if TOKEN_FORM.fullmatch(text):
-        return False
-    if PLACEHOLDER.search(text):
-        return True
-    words = re.findall("[a-wyz]+", text.lower())  # xxx is none
-    return set(words).issubset(PLACEHOLDER_WORDS.split())
-
-
 def parse_token(text: str) -> str:
-    token = re.sub("(?i)^bot ", "", text.strip()).strip("<> ")
-    if is_placeholder(token):
+    token = text.strip().removeprefix("Bot ").strip("<> ")
+    if TOKEN_FORM.fullmatch(token):
+        return token
+    if PLACEHOLDER.search(token):
         raise SettingsError("This is a placeholder. Put the bot's own token there.")
-    if not re.fullmatch(r"[\w.+/-]+=*", token, re.ASCII):
-        odd = "a space, a quote or another character that no token has"
-        raise SettingsError(f"It is empty, or has {odd}. Copy it again.")
+    if not re.fullmatch(r"(?a)[\w.+/=-]+", token):
+        raise SettingsError(
+            "It is empty, or has a space, a quote or another character that no token has. Copy it"
+            " again."
+        )
+    odd_tokens.add(token)
     return token
 
 
 def parse_token_file(text: str) -> str:
-    return parse_token(read_text(find(text.strip()), "This file"))
+    return parse_token(read_text(find(text), "This file"))
 
 
-def parse_script(text: str) -> Path | None:
-    name = text.strip()
-    return find(name) if name else None
-
-
-OTHERS_MODULES = ("discord", "dotenv", "aiohttp")
+EXTENSION_FORM = re.compile(r"(?!.*\.py$)[^\W\d]\w*(\.\w+)*(\.\*)?")
+OTHERS_MODULES = {*sys.stdlib_module_names, "discord", "dotenv", "aiohttp"}
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
     modules: list[str] = []
-    for name in map(str.strip, text.split(",")):
-        if not name:
-            continue
-        package = name.removesuffix(".*")
-        top = package.partition(".")[0]
-        if name.endswith(".py") or not package.replace(".", "_").isidentifier():
+    for name in list_of(text):
+        if not EXTENSION_FORM.fullmatch(name):
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-        if top in sys.stdlib_module_names or top in OTHERS_MODULES:
-            raise SettingsError(f"{top} is a module that others need. Rename your file {top}.py.")
-        modules += [name] if package == name else extensions_in(package)
+        if name.partition(".")[0] in OTHERS_MODULES:
+            raise SettingsError(f"{name} is a module that others need. Rename your file.")
+        modules += extensions_in(name[:-2]) if name.endswith(".*") else [name]
     return tuple(dict.fromkeys(modules))
 
 
@@ -398,254 +373,179 @@ def extensions_in(package: str) -> list[str]:
     folder = find(package.replace(".", "/"))
     files.note(folder)
     names = []
-    paths = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
-    for path in sorted(paths):
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
         with suppress(OSError, ValueError):
             if re.search(r"(?m)^(async )?def setup\b", path.read_text("utf-8")):
-                is_package = path.stem == "__init__"
-                name = path.parent.name if is_package else path.stem
-                names.append(f"{package}.{name}")
+                module = path.parent if path.stem == "__init__" else path
+                names.append(f"{package}.{module.stem}")
     if not names:
         raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
     return names
 
 
-DEFAULT_INTENTS = "default,message_content"
+INTENT_GROUPS = ("default", "all", "none")
 
 
 def parse_intents(text: str) -> discord.Intents:
     intents = discord.Intents.none()
     if text.lstrip().startswith("-"):
-        intents = parse_intents(DEFAULT_INTENTS)
-    for part in text.lower().split(","):
-        for name in part.split():
-            flag = name.removeprefix("-")
-            if flag in discord.Intents.VALID_FLAGS:
-                setattr(intents, flag, flag == name)
-            elif name in ("default", "all", "none"):
-                intents |= getattr(discord.Intents, name)()
-            else:
-                raise SettingsError(f"There is no intent {flag}. {nearest_intent(part)}")
+        text = f"default,message_content,{text}"
+    for name in list_of(text.lower()):
+        flag = name.removeprefix("-")
+        if flag in discord.Intents.VALID_FLAGS:
+            setattr(intents, flag, flag == name)
+        elif name in INTENT_GROUPS:
+            intents |= getattr(discord.Intents, name)()
+        else:
+            known = [*INTENT_GROUPS, *discord.Intents.VALID_FLAGS]
+            nearest = difflib.get_close_matches(flag, known, 1, cutoff=0)[0]
+            raise SettingsError(f"There is no intent {flag}. Did you mean {nearest}?")
     return intents
 
 
-def nearest_intent(part: str) -> str:
-    written = "_".join(part.split()).lstrip("-")
-    known = ["default", "all", *discord.Intents.VALID_FLAGS]
-    nearest, *_ = [*difflib.get_close_matches(written, known, 1), "default"]
-    return f"Did you mean {nearest}?"
-
-
-# Every variable that is read, without DISCORD_BOT_: how, its default, and what --help says. One
-# without a default has to be there.
-SETTINGS: dict[str, tuple[Callable[[str], Any], str | None, str]] = {
-    "TOKEN<N>": (parse_token, None, "bot N's token; empty means no such bot"),
-    "TOKEN<N>_FILE": (parse_token_file, None, "a file with the token"),
-    "NAME<N>": (str.strip, "bot<N>", "what the log calls the bot; default: bot<N>"),
-    "SCRIPT<N>": (parse_script, "", "a bot as it is: the file to start with python"),
-    "PREFIX<N>": (str, "!", "what its text commands start with; default: !"),
-    "EXTENSIONS<N>": (parse_extensions, "", "modules that say what it does; default: ping"),
-    "INTENTS<N>": (parse_intents, DEFAULT_INTENTS, f"default: {DEFAULT_INTENTS}"),
+# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, its
+# default (if that is empty, the field has one of its own), and what --help says of it.
+SETTINGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
+    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, "", "bot N's token; empty: no such bot"),
+    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, "", "a file with the token"),
+    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>", "what the log calls the bot"),
+    "DISCORD_BOT_SCRIPT<N>": ("script", find, "", "a bot as it is: the file for python"),
+    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!", "what its text commands start with"),
+    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, "", "modules of what it does"),
+    "DISCORD_BOT_INTENTS<N>": (
+        "intents",
+        parse_intents,
+        "default,message_content",
+        "what it hears",
+    ),
 }
-FOR_ALL = ("PREFIX<N>", "EXTENSIONS<N>", "INTENTS<N>")  # also without a number, for every bot
-PREFIX = "DISCORD_BOT_"
-OURS = (PREFIX, "DISCORD_TOKEN", "BOT_TOKEN")  # other names are for the bots' own code
-
-
-def check_text(text: str) -> None:
-    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
-    if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
-        raise SettingsError("There are curly quotes. Use straight ones, or none.")
-    if not text.strip().isprintable():
-        remedy = (
-            r"Is a quote unclosed? In double quotes \n is a line break: write / for \ in a path."
-        )
-        raise SettingsError(f"There is a line break or a control character. {remedy}")
+# These may be without a number, for every bot that is no script.
+FOR_ALL = {"DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>"}
+RIVALS = {"token": "token", "extensions": "script"}  # a bot sets only one of the two
+UNIQUE = {"token": "bot", "name": "name"}  # by the field, what two bots may not have in common
 
 
 class Reading:
-    """One look at all settings, step by step. It finds every problem, not only the first."""
+    """One look at all settings. Raises `SettingsError` with every problem, not only the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+        self.variables: Variables = {}  # by their names
         self.bots: list[BotSettings] = []  # by number
         self.problems: list[str] = []
         self.warnings: list[str] = []  # of what is only odd
-        self.for_code: list[Variable] = []  # for the bots' own code
-        self.variables: dict[str, Variable] = {}
-        # By a bot's number, which is empty for all bots, and the variable's key in SETTINGS:
-        self.given: dict[str, dict[str, Variable]] = defaultdict(dict)
-        self.owners: dict[str, Variable] = {}  # of each id and name that a bot has
-
-    def read_file(self, path: Path) -> None:
-        text = read_text(path, shown(path))
-        for binding in parse_stream(io.StringIO(text)):
-            self.read_binding(path, binding)
-        values = dotenv_values(stream=io.StringIO(text))  # with ${NAME} as its value
-        for name, value in values.items():
-            is_ours = re.match(f"{PREFIX}.*[0-9]", name)  # a script may read DISCORD_BOT_TOKEN
-            if value and not is_ours and not TOKEN_FORM.search(value):
-                variable = dataclasses.replace(self.variables[name], text=value)
-                self.for_code.append(variable)
-        with suppress(OSError):  # it is gone since
-            is_public = path.stat().st_mode & 0o004
-            if is_public and os.name == "posix":
-                remedy = f"Run: chmod 600 {shown(path)}"
-                problem = "Everybody on this machine can read your tokens."
-                self.warnings.append(f"{shown(path)}: {problem} {remedy}")
-
-    def read_binding(self, path: Path, binding: Binding) -> None:
-        text = binding.original.string
-        blank = text[: -len(text.lstrip())]
-        line = binding.original.line + blank.count("\n")
-        place = f"{shown(path)}, line {line}"
-        name = binding.key
-        if binding.error or (name and binding.value is None):
-            self.problems.append(f"{place}: This is not NAME=value. Is a quote or the = missing?")
-            return
-        if not name:  # a comment
-            return
-        variable = Variable(name, binding.value or "", place)
-        other = self.variables.setdefault(name, variable)
-        if not other.text.strip():  # an empty one does not count
-            self.variables[name] = variable
-        elif other is not variable and variable.text.strip():
-            self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
-
-    def lay_over(self, environment: Mapping[str, str]) -> None:
+        self._owners: Variables = {}  # by each id and name that a bot has
+        if path.exists():
+            self._read_file(path)
         for name, text in environment.items():
             # `docker --env-file` leaves the quotes there.
             bare = re.sub(r"""^(["'])(.*)\1$""", r"\2", text)
             self.variables[name] = Variable(name, bare, "the environment")
+        self._read_bots()
+        if self.problems:
+            raise SettingsError(*dict.fromkeys(self.problems))
+        if not self.bots:
+            raise SettingsError(*self.warnings, *how_to_begin(path))
 
-    def sort(self) -> None:
-        """Find out whose each variable is; warn of what looks like ours, and belongs to no bot."""
+    def _read_file(self, path: Path) -> None:
+        file = shown(path)
+        stream = io.StringIO(read_text(path, file), newline=None)
+        for binding in parse_stream(stream):
+            text, line = binding.original  # from the blank lines above it on
+            line += text.count("\n") - text.lstrip().count("\n")
+            place = f"{file}, line {line}"
+            if binding.error or (binding.key and binding.value is None):
+                self.problems.append(
+                    f"{place}: This is not NAME=value. Is a quote or the = missing?"
+                )
+            if not binding.key or not binding.value:
+                continue  # a comment, or an empty value, which does not count as set
+            variable = Variable(binding.key, binding.value, place)
+            other = self.variables.setdefault(variable.name, variable)
+            if other is not variable:
+                self.problems.append(f"{variable}: It is set already: {other}. Delete one of them.")
+        if os.name == "posix" and path.stat().st_mode & 0o004:
+            self.warnings.append(
+                f"{file}: Everybody on this machine can read your tokens. Run: chmod 600 {file}"
+            )
+
+    def _given(self) -> dict[str, Variables]:
+        """What is set for each bot, by its number, which is "" for all bots."""
+        given: dict[str, Variables] = defaultdict(dict)
         for variable in self.variables.values():
             if not variable.text.strip():
                 continue
-            name = variable.name.removeprefix(PREFIX)
-            head, number, tail = re.split("([1-9][0-9]*|$)", name, maxsplit=1)
-            key = f"{head}<N>{tail}"
-            known = SETTINGS if number else FOR_ALL
-            if name != variable.name and key in known:
-                self.given[number][key] = variable
+            head, number, tail = re.split("([1-9][0-9]*|$)", variable.name, maxsplit=1)
+            name = f"{head}<N>{tail}"
+            if name in (SETTINGS if number else FOR_ALL):
+                given[number][name] = variable
+            elif variable.text != "unused" and (
+                TOKEN_FORM.search(variable.text) or variable.name.upper().startswith("DISCORD_BOT_")
+            ):
+                right = ", ".join(SETTINGS).replace("<N>", number or "1")
+                self.warnings.append(
+                    f"{variable}: Nothing reads this. Is it a token? The right names: {right}."
+                )
+        return given
+
+    def _read_bots(self) -> None:
+        given = self._given()
+        for_all = given.pop("", {})
+        for number in sorted(given, key=int):
+            own = given[number]
+            if "DISCORD_BOT_TOKEN<N>" in own or "DISCORD_BOT_TOKEN<N>_FILE" in own:
+                self._read_bot(number, own, for_all)
             else:
-                self.warn_of(variable, number or "1")
+                variable = own.popitem()[1]
+                self.warnings.append(f"{variable}: There is no DISCORD_BOT_TOKEN{number}.")
 
-    def warn_of(self, variable: Variable, number: str) -> None:
-        """Say the right name of a variable that nothing reads, if it looks like one of ours."""
-        if variable.place != "the environment" and TOKEN_FORM.search(variable.text):
-            right = name_of("TOKEN<N>", number)
-            self.warnings.append(
-                f"{variable}: This looks like a token. Its name has to be {right}."
-            )
-        elif variable.name.upper().startswith(OURS) and variable.text != "unused":
-            right = ", ".join(name_of(key, number) for key in SETTINGS)
-            self.warnings.append(f"{variable}: Nothing reads this. The right names: {right}.")
-
-    def read_bots(self) -> None:
-        for number in sorted(self.given.keys() - {""}, key=int):
-            own = self.given[number]
-            if "TOKEN<N>" in own or "TOKEN<N>_FILE" in own:
-                self.read_bot(number)
-            else:
-                first, *_ = own.values()
-                missing = name_of("TOKEN<N>", number)
-                self.warnings.append(f"{first}: There is no {missing}.")
-
-    def read_bot(self, number: str) -> None:
+    def _read_bot(self, number: str, own: Variables, for_all: Variables) -> None:
         """One bot: its own variables, or those for all bots, or the defaults."""
+        script = own.get("DISCORD_BOT_SCRIPT<N>")
+        given = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
-        sources: dict[str, Variable] = {}
-        variables = defaults(number) | self.given[""] | self.given[number]
-        for key, variable in variables.items():
-            field = key.partition("<")[0].lower()
+        sources: Variables = {}
+        for name, (field, parse, default, _) in SETTINGS.items():
+            unset = Variable(name.replace("<N>", number), default.replace("<N>", number), "default")
+            variable = given.get(name, unset)
+            if not variable.text:
+                continue
             try:
-                if field in sources:
-                    raise SettingsError(f"{sources[field]} is set too. Keep one of them.")
+                rival = sources.get(RIVALS.get(field, ""))
+                if rival:
+                    raise SettingsError(f"{rival} is set too. Keep one of them.")
                 sources[field] = variable
                 check_text(variable.text)
-                parse = SETTINGS[key][0]
                 fields[field] = parse(variable.text)
-                self.claim(field, fields[field], variable)
+                self._claim(field, fields[field], variable)
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
-        if fields.get("script"):
-            self.warn_of_unused(number)
-            sources["intents"] = Variable(f"the intents in {fields['script'].name}", "")
-        if len(fields) == len(sources):
+        if script:
+            sources["intents"] = Variable("the intents", "", script.text)
+            for name in own.keys() & FOR_ALL:
+                self.warnings.append(f"{own[name]}: It is not used. {script} sets its own.")
+        if not self.problems:
             self.bots.append(BotSettings(int(number), sources, **fields))
 
-    def warn_of_unused(self, number: str) -> None:
-        """Say what a script leaves unused, because it makes its own client."""
-        own = self.given[number]
-        script = own["SCRIPT<N>"]
-        for key in ("PREFIX<N>", "INTENTS<N>"):
-            if key in own:
-                self.warnings.append(f"{own[key]}: It is not used. {script} sets its own.")
-        if "EXTENSIONS<N>" in own:
-            other = own["EXTENSIONS<N>"]
-            self.problems.append(f"{other}: {script} is set too, and loads its own. Keep one.")
-
-    def claim(self, field: str, value: Any, variable: Variable) -> None:
+    def _claim(self, field: str, value: str, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
-        if field == "token":
-            claimed = bot_id_of(value)
-            words = "bot"
-            if value.count(".") != 2:
-                problem = "This does not look like a token, of three parts."
-                self.warnings.append(f"{variable}: {problem}")
-        elif field == "name":
-            claimed = f"name {value}"
-            words = f"name ({value})"
-        else:
-            return
-        owner = self.owners.setdefault(claimed, variable)
-        if owner is not variable:
-            raise SettingsError(f"This is the same {words} as {owner}. Every bot needs its own.")
+        if field in UNIQUE:
+            owner = self._owners.setdefault(f"{field} {bot_id_of(value)}", variable)
+            if owner is not variable:
+                raise SettingsError(
+                    f"This is the same {UNIQUE[field]} as {owner}. Every bot needs its own."
+                )
 
 
-def name_of(key: str, number: str) -> str:
-    return PREFIX + key.replace("<N>", number)
-
-
-def defaults(number: str) -> dict[str, Variable]:
-    """What a bot has where nothing is set, by the key in SETTINGS."""
-    found = {}
-    for key, (_, default, _) in SETTINGS.items():
-        if default is not None:
-            found[key] = Variable(name_of(key, number), default.replace("<N>", number))
-    return found
-
-
-def how_to_begin(path: Path | None) -> Iterable[str]:
+def how_to_begin(path: Path) -> Iterable[str]:
     """What to do where there is no bot, in sentences."""
-    looked = f"There is no file .env in {START_FOLDER}."
-    if path:
-        looked = f"{shown(path)} has no token."
-    yield f"There is no bot to run. {looked}"
+    yield f"There is no bot to run. There is no token in {path}, or no such file."
     for other in sorted(START_FOLDER.glob("*env*")):
-        if other == path:
-            continue
-        with suppress(OSError, ValueError):
-            if re.search(r"(?m)^DISCORD_BOT_TOKEN\d+=\S", other.read_text("utf-8")):
+        with suppress(SettingsError):
+            text = read_text(other, other.name)
+            if re.search(r"(?m)^DISCORD_BOT_TOKEN[1-9]\d*=\S", text):
                 yield f"There is a file {other.name}. Is that the one? Rename it to .env"
     yield "Copy .env.example to .env, and write a line for each bot: DISCORD_BOT_TOKEN1=its token"
     yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
-
-
-def read_settings(path: Path | None, environment: Mapping[str, str]) -> Reading:
-    """Read every bot's settings. Raises `SettingsError` with every problem. No text has a token."""
-    reading = Reading()
-    if path:
-        reading.read_file(path)
-    reading.lay_over(environment)
-    reading.sort()
-    reading.read_bots()
-    if not reading.bots and not reading.problems:
-        reading.problems = [*reading.warnings, *how_to_begin(path)]
-    if reading.problems:
-        raise SettingsError(*dict.fromkeys(reading.problems))
-    return reading
 
 
 # --- What a bot does ---------------------------------------------------------------------------
@@ -1008,11 +908,11 @@ def take_over() -> None:
 class Kind(enum.Enum):
     """What comes after a failure."""
 
-    FINAL = enum.auto()  # nothing, until a person has changed something
-    NETWORK = enum.auto()  # nothing was reached and it cost nothing: another attempt soon
-    LOSS = enum.auto()  # it may cost an IDENTIFY: another attempt after longer and longer waits
-    TOLD = enum.auto()  # an attempt when Discord says
-    BLOCKED = enum.auto()  # the same, for every bot: it is the IP address
+    FINAL = "nothing, until a person has changed something"
+    NETWORK = "another attempt soon: nothing was reached, and it cost nothing"
+    LOSS = "another attempt after longer and longer waits: it may cost an IDENTIFY"
+    TOLD = "another attempt when Discord says"
+    BLOCKED = "the same, for every bot: it is the IP address"
 
 
 @dataclasses.dataclass
@@ -1035,40 +935,60 @@ OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intent
 FINAL_CLOSES = {
     4004: "Discord refuses this token. Make a new one at {portal} (Reset Token).",
     4010: OTHER_CLOSE,
-    4011: "This bot is in so many servers that it needs shards. Use AutoShardedBot.",
+    4011: "This bot is in so many servers that it needs more shards. Use AutoShardedBot.",
     4012: OTHER_CLOSE,
     4013: OTHER_CLOSE,
     4014: "The {missing} is off. Switch it on at {portal}, or change {intents}.",
 }
-# The intents of 4014: the application's flag, and the Developer Portal's own name.
+# The intents of 4014: the application's two flags, of which the second is for a bot in few servers,
+# and the Developer Portal's own name.
 PRIVILEGED_INTENTS = {
-    "message_content": ("gateway_message_content", "Message Content Intent"),
-    "members": ("gateway_guild_members", "Server Members Intent"),
-    "presences": ("gateway_presence", "Presence Intent"),
+    "message_content": (0b11 << 18, "Message Content Intent"),
+    "members": (0b11 << 14, "Server Members Intent"),
+    "presences": (0b11 << 12, "Presence Intent"),
 }
+# What an exception means with which Discord has not answered. The first row that fits counts.
 NO_CERTIFICATES = (
     "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
     " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
-# What an exception means with which Discord has not answered. The first row that fits counts.
-UNANSWERED: dict[type[BaseException], str] = {
+UNREACHED = "Discord cannot be reached. Check the network ({})."
+UNANSWERED = {
     TimeoutError: "Discord does not answer.",
     aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
-    aiohttp.ClientError: "Discord cannot be reached. Check the network ({}).",
-    OSError: "Discord cannot be reached. Check the network ({}).",
+    aiohttp.ClientError: UNREACHED,
+    OSError: UNREACHED,
 }
-# What an error in a bot's setup really means, by what is in its text.
+# What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
 HINTS = {
-    "asyncio.run() cannot": "This is a whole bot: name its file in DISCORD_BOT_SCRIPT{number}",
-    "await": "Write async def setup(bot), and await bot.add_cog(...)",
-    "setup() takes": "Write async def setup(bot)",
-    "non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main())",
+    "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
+    "ModuleNotFoundError": "Is it a file beside run_bots.py, or a package to install with pip?",
+    "has no 'setup' function": "Write async def setup(bot). If it is a folder, put .* behind its"
+    " name: cogs.* is every extension in cogs.",
+    "TypeError: setup.. takes": "Write async def setup(bot).",
+    "TypeError: .*await": "Write async def setup(bot), and await bot.add_cog(...).",
+    "TypeError: .*non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main()).",
+    "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
+    " DISCORD_BOT_SCRIPT{number}.",
+    "KeyError: ": "If this is a variable of the environment, set it in the env file. (A token in it"
+    " is not used: the bot's own is {token}.)",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
-    *(SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError, LookupError),
-    *(ArithmeticError, AssertionError, SystemExit, KeyboardInterrupt, discord.ClientException),
-    *(commands.ExtensionError, discord.app_commands.AppCommandError),
+    SyntaxError,
+    ImportError,
+    AttributeError,
+    NameError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    SystemExit,
+    KeyboardInterrupt,
+    discord.ClientException,
+    commands.ExtensionError,
+    discord.app_commands.AppCommandError,
 )
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
 LIBRARIES = (DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
@@ -1078,85 +998,64 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
-    if isinstance(error, discord.GatewayNotFound):
-        error = error.__cause__ or error
     if isinstance(error, (SetupFailed, ScriptError)):
         return diagnose_setup(error.__cause__ or error, bot)
-    if client is None:
-        return Failure(f"Unexpected error: {error!r}.", cause=error)
+    if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
+        error = error.__cause__ or error  # Discord's answer
     code = close_code_of(error)
-    if code:
+    if client and code in FINAL_CLOSES:
         return diagnose_close(code, bot, client)
-    return diagnose_answer(error) or diagnose_rest(error, client)
-
-
-def diagnose_answer(error: BaseException) -> Failure | None:
-    """What Discord's answer means, or that of whoever stands in its place."""
-    if isinstance(error, discord.HTTPException):
-        return diagnose_status(error.status, error.response.headers)
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return diagnose_status(error.status, error.headers or {})
+    if isinstance(error, (discord.HTTPException, aiohttp.WSServerHandshakeError)):
+        answer: Any = getattr(error, "response", error)
+        return diagnose_status(answer.status, answer.headers)
     if isinstance(error, discord.RateLimited):
         text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
         return Failure(text, Kind.TOLD, wait=error.retry_after)
-    return None
+    return diagnose_unanswered(error, client)
 
 
-def diagnose_rest(error: BaseException, client: discord.Client) -> Failure:
+def diagnose_unanswered(error: BaseException, client: discord.Client | None) -> Failure:
     """What an exception means with which Discord has not answered."""
-    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        text = f"{os.strerror(errno.EMFILE)}: allow more, with ulimit -n (systemd: LimitNOFILE=)."
+    if getattr(error, "errno", 0) == errno.EMFILE:
+        text = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
         return Failure(text, Kind.NETWORK)
     for kind_of_error, sentence in UNANSWERED.items():
         if isinstance(error, kind_of_error):
             return Failure(sentence.format(error), Kind.NETWORK)
-    is_logging_in = client.application is None
-    if is_logging_in and isinstance(error, (TypeError, KeyError, ValueError)):
-        return diagnose_status(200, {})  # discord.py takes a page for its data
+    if client and not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
+        return diagnose_status(200, {})  # at the log-in discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
 
-def close_code_of(error: BaseException) -> int | None:
+def close_code_of(error: BaseException) -> int:
     """The code with which Discord closes a connection; it refuses a log-in for the same reasons."""
-    if isinstance(error, discord.ConnectionClosed):
-        return error.code
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return 4014
-    if isinstance(error, discord.LoginFailure):
-        return 4004
     if isinstance(error, discord.HTTPException) and error.status == 401:
         return 4004
-    return None
+    return error.code if isinstance(error, discord.ConnectionClosed) else 0
 
 
 def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
-    sentence = FINAL_CLOSES.get(code)
-    if sentence is None:
-        return Failure(f"Discord closed the gateway connection with {code}.")
-    if code == 4011 and isinstance(client, discord.AutoShardedClient):
-        if client.guilds:  # the next client asks how many
-            return Failure("This bot is in more servers now, and needs more shards.")
-        sentence = OTHER_CLOSE
+    if code == 4011 and isinstance(client, discord.AutoShardedClient) and client.guilds:
+        return Failure("This bot is in more servers now, and needs more shards.")
     portal = PORTAL
     number = str(client.application_id or bot_id_of(bot.token))
     if number.isdecimal():
         portal = f"{PORTAL}/{number}/bot"
-    missing = ""
-    if code == 4014:
-        missing = " and ".join(missing_intents(client)) or "privileged intent"
+    missing = " and ".join(missing_intents(client)) or "privileged intent"
     intents = bot.sources["intents"]
+    sentence = FINAL_CLOSES[code]
     sentence = sentence.format(code=code, portal=portal, intents=intents, missing=missing)
     return Failure(f"{bot.sources['token']}: {sentence}", Kind.FINAL)
 
 
 def missing_intents(client: discord.Client) -> list[str]:
     """The intents that this client asks for, and that are off in the Developer Portal."""
-    flags = client.application_flags
+    flags = getattr(client.application_flags, "value", 0)  # before the log-in they are not known
     missing = []
-    for intent, (flag, name) in PRIVILEGED_INTENTS.items():
-        is_asked_for = getattr(client.intents, intent)
-        is_on = getattr(flags, flag) or getattr(flags, f"{flag}_limited")
-        if is_asked_for and not is_on:
+    for intent, (own_flags, name) in PRIVILEGED_INTENTS.items():
+        if getattr(client.intents, intent) and not flags & own_flags:
             missing.append(name)
     return missing
 
@@ -1180,71 +1079,21 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
-    source = bot.code_source
-    if isinstance(error, SetupFailed):
-        return Failure(f"{source}: {error}", Kind.NETWORK)
+    cause = getattr(error, "original", error)  # of an extension
+    problem = str(error).rstrip(".")
+    if not isinstance(error, (SetupFailed, ScriptError, commands.ExtensionError)):
+        problem = f"{type(error).__name__}: {problem}"
+    text = f"{bot.code_source}: {problem}{place_of(cause)}."
+    for words, hint in HINTS.items():
+        if re.search(words, problem):
+            hint = hint.format(number=bot.number, token=bot.sources["token"])
+            return Failure(f"{text} {hint}", Kind.FINAL)
     if isinstance(error, ScriptError):
-        script = f"{bot.script.name}: " if bot.script else ""
-        place = place_of(error)
-        return Failure(f"{source}: {script}{error}{place}.", Kind.FINAL)
-    if isinstance(error, discord.app_commands.CommandSyncFailure):
-        return Failure(f"{source}: Discord refuses the slash commands. {error}", Kind.FINAL)
-    name = bot.script.name if bot.script else "The bot's setup"
-    cause = error
-    if isinstance(error, commands.ExtensionError):
-        name = error.name
-        cause = getattr(error, "original", error)
-    head = f"{source}: {name} does not load."
-    if is_missing(error, cause, name):
-        text = f"{head} There is no such file beside run_bots.py or in this folder."
         return Failure(text, Kind.FINAL)
-    if isinstance(error, commands.NoEntryPointError):
-        hint = "It has no function: async def setup(bot)."
-        if find(name.replace(".", "/")).is_dir():
-            hint = f"{name} is a folder. Write {name}.* for every extension in it."
-        return Failure(f"{head} {hint}", Kind.FINAL)
-    return diagnose_code(cause, head, bot)
-
-
-def diagnose_code(error: BaseException, head: str, bot: BotSettings) -> Failure:
-    """What it means that a bot's code raised this as it was loaded."""
-    text = f"{head} {type(error).__name__}: {error}"
-    hint = hint_for(error)
-    if hint:
-        hint = hint.format(number=bot.number)
-        return Failure(f"{text}. {hint}.", Kind.FINAL)
-    place = place_of(error)
-    if not isinstance(error, WRONG_CODE):
-        is_refused = isinstance(error, discord.HTTPException) and error.status < 500
-        return Failure(f"{text}{place}.", Kind.LOSS if is_refused else Kind.NETWORK)
-    if isinstance(error, KeyError) and is_from_environ(error):
-        hint = "Set this variable in the env file. A token in it is not used"
-        text += f"{place}. {hint}: the bot's own is {bot.sources['token']}"
-    elif bot.script and not isinstance(error, SyntaxError):  # which says its place itself
-        text += place
-    return Failure(f"{text}.", Kind.FINAL, with_own_frames(error))
-
-
-def hint_for(error: BaseException) -> str:
-    if isinstance(error, (TypeError, RuntimeError)):
-        for words, hint in HINTS.items():
-            if words in str(error):
-                return hint
-    return ""
-
-
-def is_from_environ(error: BaseException) -> bool:
-    """Whether `os.environ` has no such variable."""
-    *_, frame = traceback.extract_tb(error.__traceback__)
-    return frame.filename in (os.__file__, "<frozen os>")
-
-
-def is_missing(error: BaseException, cause: BaseException, name: str) -> bool:
-    """Whether an extension does not load because it has no file."""
-    # discord.py finds no file cogs/music.py, but also none in a package cogs that is not there.
-    if isinstance(error, commands.ExtensionNotFound):
-        return True
-    return isinstance(cause, ModuleNotFoundError) and name.startswith(f"{cause.name}.")
+    if isinstance(cause, WRONG_CODE):
+        return Failure(text, Kind.FINAL, with_own_frames(cause))
+    is_refused = isinstance(cause, discord.HTTPException) and cause.status < 500
+    return Failure(text, Kind.LOSS if is_refused else Kind.NETWORK)
 
 
 def is_users(file: str) -> bool:
@@ -1265,16 +1114,13 @@ def place_of(error: BaseException) -> str:
     return place_in(traceback.extract_tb(error.__traceback__))
 
 
-def place_in(frames: Iterable[traceback.FrameSummary], *, with_function: bool = False) -> str:
+def place_in(frames: traceback.StackSummary) -> str:
     """The last place in the user's own code, or "" where there is none."""
-    place = ""
-    for frame in frames:
-        file = frame.filename
-        if is_users(file):
-            function = f", in {frame.name}" if with_function else ""
-            name = os.path.basename(file)
-            place = f" ({name}, line {frame.lineno}{function})"
-    return place
+    for frame in reversed(frames):
+        if is_users(frame.filename):
+            name = os.path.basename(frame.filename)
+            return f" ({name}, line {frame.lineno}, in {frame.name})"
+    return ""
 
 
 # --- When a bot may try again ------------------------------------------------------------------
@@ -1409,23 +1255,18 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     Discord shows the bot as offline at once.
     """
 
-    leaving = False
     is_up = False  # Discord has answered with READY or RESUMED
     sent_code: int | None = None
     received_code: int | None = None
     goodbye: asyncio.Task[bool] | None = None
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.sent: set[int] = set()  # the opcodes of what discord.py has sent
-        self.timers: list[asyncio.TimerHandle] = []
+    sent: frozenset[int] = frozenset()  # the opcodes of what discord.py has sent
 
     @property
     def close_code(self) -> int | None:
         return self.received_code or super().close_code
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
-        self.sent.add(json.loads(data)["op"])
+        self.sent |= {json.loads(data)["op"]}
         try:
             await super().send_str(data, compress)
         except ConnectionResetError as error:
@@ -1433,49 +1274,23 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     async def close(self, *, code: int = 4000, message: bytes = b"") -> bool:
         if self.goodbye is None:
-            self.sent_code = 1000 if self.leaving else code
+            self.sent_code = code
             self.received_code = self.close_code
-            self.stop_timers()
+            closing = super().close(code=code, message=message)
             # A task: a caller that is cancelled would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(self._say_goodbye(message))
-        return await asyncio.shield(self.goodbye)
+            self.goodbye = asyncio.create_task(asyncio.wait_for(closing, GOODBYE_TIMEOUT))
+        with suppress(TimeoutError):  # a dead connection, for which discord.py allows 30 s
+            await asyncio.shield(self.goodbye)
+        return True
 
-    async def _say_goodbye(self, message: bytes) -> bool:
-        try:
-            async with asyncio.timeout(GOODBYE_TIMEOUT):
-                return await super().close(code=self.sent_code or 1000, message=message)
-        except TimeoutError:  # a dead connection, for which discord.py allows 30 s
-            return True
-
-    def give_up(self) -> None:
-        """Close it, and wait for nobody."""
-        asyncio.create_task(self.close())  # noqa: RUF006  # `tasks` keeps it alive
-
-    def watch(self) -> None:
-        """Give it up if Discord does not answer in time. What does answer stops the timers."""
-        loop = asyncio.get_running_loop()
-        self.timers = [
-            loop.call_later(HELLO_TIMEOUT, self._expect_hello),
-            loop.call_later(READY_TIMEOUT, self._expect_no_more),
-        ]
-
-    def _expect_hello(self) -> None:
-        if not self.sent:  # discord.py answers HELLO
-            self._expect_no_more()
-
-    def _expect_no_more(self) -> None:
-        if not self.closed:
+    async def watch(self) -> None:
+        """Close it if Discord does not answer in time."""
+        await asyncio.sleep(HELLO_TIMEOUT)
+        if self.sent:  # discord.py answers HELLO
+            await asyncio.sleep(READY_TIMEOUT - HELLO_TIMEOUT)
+        if not self.is_up and not self.closed:
             log.warning("Discord does not answer at the gateway.")
-            self.give_up()
-
-    def stop_timers(self) -> None:
-        for timer in self.timers:
-            timer.cancel()
-
-    @property
-    def is_session_over(self) -> bool:
-        """Whether discord.py has left with 1000, as it does after INVALID SESSION."""
-        return self.sent_code == 1000 and not self.received_code
+            await self.close()
 
 
 # Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
@@ -1567,12 +1382,11 @@ class Gateway:
                 raise NewSession from None
             raise connection_reset() from None  # discord.py itself would end the wait soon
         if self.entry.is_leaving:
-            ws.leaving = True
-            await ws.close()
+            await ws.close(code=1000)
             await asyncio.get_running_loop().create_future()  # until the client's end cancels it
         self.launched += 1
         self.sockets.append(ws)
-        ws.watch()
+        asyncio.create_task(ws.watch())  # noqa: RUF006  # `tasks` keeps it alive
         return ws
 
     def _is_launching(self) -> bool:
@@ -1590,24 +1404,27 @@ class Gateway:
 
     def _count_lost(self) -> None:
         """Count the connections that have ended since the last one was asked for."""
-        if self.shards == 1:
-            for ws in self.sockets:  # discord.py gives some up without a word
-                ws.give_up()
         for ws in list(self.sockets):
-            if ws.goodbye or ws.closed:
+            # A client's only one has ended if another is asked for, also if nobody has closed it.
+            if self.shards == 1 or ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
+                asyncio.create_task(ws.close())  # noqa: RUF006  # `tasks` keeps it alive
                 if not self.entry.is_leaving:
                     self._count_one(ws)
 
     def _count_one(self, ws: GatewaySocket) -> None:
-        if ws.is_session_over:
+        # discord.py itself leaves with 1000 after INVALID SESSION.
+        if ws.sent_code == 1000 and not ws.received_code:
             self.pace.has_session = False
-        is_refused_resume = ws.is_session_over and RESUME in ws.sent
-        if ws.close_code in FINAL_CLOSES:
+            if RESUME in ws.sent:  # which was refused, and that is no failure
+                return
+        code = ws.close_code or ws.sent_code
+        if code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
             self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
-        elif not is_refused_resume:
-            self.entry.failed(Failure("The gateway connection was lost."), 1 / self.shards)
+        else:
+            text = f"The gateway connection was lost (close code {code})."
+            self.entry.failed(Failure(text), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
         while True:
@@ -1615,12 +1432,10 @@ class Gateway:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     ws = await self._connect(url)
-            except (OSError, aiohttp.ClientError) as error:
-                failure = diagnose(error, self.entry.settings, self.client)
-                self.entry.failed(failure)
-            else:
                 self.entry.reached()
                 return ws  # type: ignore[return-value]  # the class that is set above
+            except (OSError, aiohttp.ClientError) as error:
+                self.entry.failed(diagnose(error, self.entry.settings, self.client))
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Before discord.py's hook: its 5 s are too long for many shards, or too short."""
@@ -1635,7 +1450,6 @@ class Gateway:
         ws = self.client._get_websocket(shard_id=shard_id).socket
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
-            ws.stop_timers()
         self.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
         up = sum(ws.is_up and not ws.closed for ws in self.sockets)
         if up == self.shards:
@@ -1644,9 +1458,7 @@ class Gateway:
 
     async def leave(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
-        for ws in self.sockets:
-            ws.leaving = True
-        goodbyes = [ws.close() for ws in self.sockets]
+        goodbyes = [ws.close(code=1000) for ws in self.sockets]
         await asyncio.gather(*goodbyes, return_exceptions=True)
 
 
@@ -2250,10 +2062,9 @@ class Runner:
         self.belongings: list[Callable[[], None]] = []  # each puts back what is for all bots
         self._only = only
         self._environment = dict(os.environ)
-        self._exported: set[str] = set()  # the env file's variables that are in os.environ
+        self._exported: dict[str, str] = {}  # the env file's variables that are in os.environ
         # By the bot's id, so that no bot has two sessions; also those that have ended.
         self._entries: dict[str, Entry] = {}
-        self._has_env_file = False  # once it was there, it must not be missing
         self._changed_variables: list[str] = []
         self._stopping = False
         self._leaving: list[Entry] = []  # once they are to stop
@@ -2262,52 +2073,49 @@ class Runner:
 
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
-        files.note(self.env_file)
-        self._has_env_file |= self.env_file.exists()
-        env_file = self.env_file if self._has_env_file else None
-        reading = read_settings(env_file, self._environment)
-        bots = reading.bots
-        if self._only is not None:
-            bots = self._choose(reading, self._only.split(","))
-        self._export(reading.for_code, reading.warnings)
+        files.note(self.env_file)  # also while it is not there
+        reading = Reading(self.env_file, self._environment)
+        bots = self._choose(reading)
+        self._export(reading)
         for bot in bots:
             names[bot.token] = bot.name
-            if not TOKEN_FORM.fullmatch(bot.token):
-                odd_tokens.add(bot.token)
         for warning in reading.warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
 
-    def _choose(self, reading: Reading, parts: list[str]) -> list[BotSettings]:
+    def _choose(self, reading: Reading) -> list[BotSettings]:
         """The bots that `--only` means. Raises `SettingsError`."""
-        there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-        chosen = set()
-        missing = []
-        for part in map(str.strip, parts):
-            meant = [bot.number for bot in reading.bots if bot.is_meant_by(part)]
-            chosen.update(meant)
-            if not meant:
-                missing.append(f"--only: There is no bot {part}. These are there: {there}.")
-        if missing and not (self._entries and chosen):  # later it may be removed from the file
-            raise SettingsError(*reading.warnings, *missing)
-        reading.warnings += missing
-        return [bot for bot in reading.bots if bot.number in chosen]
+        if self._only is None:
+            return reading.bots
+        parts = list_of(self._only) or [""]
+        chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
+        missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in chosen)]
+        if missing:
+            there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
+            reading.warnings.append(
+                f"--only: There is no bot {', '.join(missing)}. These are there: {there}."
+            )
+            if not (self._entries and chosen):  # later it may be removed from the file
+                raise SettingsError(*reading.warnings)
+        return chosen
 
-    def _export(self, variables: list[Variable], warnings: list[str]) -> None:
+    def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
-        before = {name: os.environ.pop(name, "") for name in self._exported}
-        self._exported.clear()
-        for variable in variables:
-            if variable.name in os.environ:
+        before = self._exported
+        for name in before:
+            os.environ.pop(name, None)
+        self._exported = {}
+        for name, variable in reading.variables.items():
+            is_ours = re.match("DISCORD_BOT_.*[0-9]", name)  # a script may read DISCORD_BOT_TOKEN
+            if is_ours or name in os.environ:
                 continue
-            try:
-                os.environ[variable.name] = variable.text
-                self._exported.add(variable.name)
-            except (OSError, ValueError) as error:
-                problem = f"Your bots do not get this variable: {error}."
-                warnings.append(f"{variable}: {problem}")
-        now = {name: os.environ[name] for name in self._exported}
-        self._changed_variables = sorted({name for name, _ in before.items() ^ now.items()})
+            atoms = parse_variables(variable.text)  # a text, or ${NAME}
+            text = "".join(atom.resolve(os.environ) for atom in atoms)
+            self._exported[name] = text
+            with suppress(OSError, ValueError):  # more than a system's environment can hold
+                os.environ[name] = TOKEN_FORM.sub("not-needed", text)
+        changed = before.items() ^ self._exported.items()
+        self._changed_variables = sorted({name for name, _ in changed})
 
     async def _keep_up(self, watch: bool) -> None:
         """Once a second, follow the files, and say how the bots are when that changes."""
@@ -2782,10 +2590,10 @@ def summarize(entries: list[Entry]) -> str:
     for entry in entries:
         if entry.state != "ready":
             since = time.strftime("%a %H:%M", time.localtime(entry.since))
-            reason = entry.failure.text.partition(". ")[0]
+            reason = entry.failure.text.partition(". ")[0].rstrip(".")
             state = f"{entry.state} since {since}"
             if reason:
-                state += f": {reason.rstrip('.')}"
+                state += f": {reason}"
             others.append(f"{entry.settings.name} ({state})")
     ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
@@ -2796,19 +2604,19 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     from aiohttp import web  # it takes time and memory
 
     async def answer(request: web.Request) -> web.Response:
-        if request.path == "/healthz":
-            return web.Response(text="The event loop answers")
         status = 200
-        kind = "text/html"
-        text = STATUS_PAGE
-        if request.path == "/status.json":
+        kind = "text/plain"
+        if request.path == "/":
+            kind = "text/html"
+            text = STATUS_PAGE
+        elif request.path == "/status.json":
             kind = "application/json"
             text = json.dumps(report())
-        elif request.path == "/readyz":
-            kind = "text/plain"
+        elif request.path == "/healthz":
+            text = "The event loop answers"
+        else:
             text = report()["summary"]
-            if "Not ready" in text:
-                status = 503
+            status = 503 if "Not ready" in text else 200
         return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
 
     app = web.Application()
@@ -3121,11 +2929,9 @@ class Signals:
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
-        self._in_terminal = os.isatty(0)
-        self._stopping = False
-        self._code = EXIT_OK
-        self._deadline = threading.Timer(STOP_TIMEOUT, self._end_late)
-        self._deadline.daemon = True
+        # A copy, because exit() in a bot's code closes the input.
+        self._terminal = os.dup(0) if os.isatty(0) else None
+        self._is_stopping = False
 
     def take(self, runner: Runner) -> None:
         self._runner = runner
@@ -3142,55 +2948,41 @@ class Signals:
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
 
     def start_deadline(self, code: int) -> None:
-        """All bots have ended: whatever else is still busy has a limit from now on."""
-        self._code = code
-        with suppress(RuntimeError):  # it has been started already
-            self._deadline.start()
-
-    def _end_late(self) -> None:
-        end_now(self._code, "Some code of a bot does not stop. The program ends without it.\n")
+        """Whatever is still busy has a limit from now on. The first one counts."""
+        words = "Some code of a bot does not stop. The program ends without it."
+        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, words])
+        deadline.daemon = True
+        deadline.start()
 
     def _listen(self) -> None:
         while True:
             number = self._receiver.recv(1)[0]
             if number in SIGNALS:  # a bot may have a handler for another one
-                self._handle(number)
+                with suppress(RuntimeError):  # the event loop is closed already
+                    self._handle(number)
 
     def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
-        is_hangup = name == "SIGHUP" and self._is_window_closed()
-        if number in STOP_SIGNALS or is_hangup:
-            if not self._stopping:
-                self._stopping = True
-                self.start_deadline(EXIT_OK)
-                self._call(self._runner.stop, name)
-            elif not is_hangup:  # a shell sends several of these for one window
-                end_now(EXIT_BUG)
-        elif name == "SIGHUP":
-            self._call(self._runner.reload)
-        else:
-            self._call(self._runner.show)
-
-    def _is_window_closed(self) -> bool:
-        try:
-            os.fstat(0)
-        except OSError:  # exit() in a bot's code closes it
-            return False
-        return self._in_terminal and not os.isatty(0)
-
-    def _call(self, action: Callable[..., None], *arguments: str) -> None:
-        # In a context of its own: the code of any bot may be running, and this is for none.
-        context = contextvars.Context()
-        with suppress(RuntimeError):  # the event loop is closed already
-            self._loop.call_soon_threadsafe(action, *arguments, context=context)
+        call = self._loop.call_soon_threadsafe
+        is_window_closed = self._terminal and not os.isatty(self._terminal)
+        if name == "SIGUSR1":
+            call(self._runner.show)
+        elif name == "SIGHUP" and not is_window_closed:
+            call(self._runner.reload)
+        elif not self._is_stopping:
+            self._is_stopping = True
+            self.start_deadline(EXIT_OK)
+            call(self._runner.stop, name)
+        elif name != "SIGHUP":  # a shell sends several of these for one window
+            end_now(EXIT_BUG)
 
 
 def end_now(code: int, words: str = "") -> NoReturn:
     """End the process whatever it does, but write out these words and what was printed."""
 
     def say() -> None:
-        with suppress(OSError, ValueError):  # it may be closed
-            print(words, end="", file=sys.stderr)
+        if words:
+            print(words, file=sys.stderr)
         flush_output()
 
     saying = threading.Thread(target=say, daemon=True)  # a bot's code may have replaced the output
@@ -3199,7 +2991,8 @@ def end_now(code: int, words: str = "") -> NoReturn:
         saying.join(FLUSH_TIMEOUT)
     except RuntimeError:  # Python has ended but for a thread, and begins no other one
         say()
-    os._exit(code)
+    finally:
+        os._exit(code)
 
 
 console_handler: Any = None  # Windows calls it for as long as the process lives
@@ -3270,7 +3063,7 @@ def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
     text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
     for token in odd_tokens:
-        text = text.replace(token, f"[token of {names[token]}]")
+        text = text.replace(token, f"[token of {names.get(token, 'a bot')}]")
     return text
 
 
@@ -3278,11 +3071,10 @@ class Output(io.BufferedIOBase):
     """What is printed, without tokens. A thread writes it, because nobody may be reading."""
 
     def __init__(self, target: Any) -> None:
-        self._target = target
-        self._waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
-        threading.Thread(target=self._write_all, daemon=True).start()
         self.fileno = target.fileno  # type: ignore[method-assign]
         self.isatty = target.isatty  # type: ignore[method-assign]
+        self.waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
+        threading.Thread(target=self._write_all, args=[target], daemon=True).start()
 
     def writable(self) -> bool:
         return True
@@ -3293,22 +3085,16 @@ class Output(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
         with suppress(queue.Full):  # nobody has read for long
-            self._waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
+            self.waiting.put_nowait(hide_tokens(text).encode(errors="surrogateescape"))
         return len(data)
 
-    def _write_all(self) -> None:
+    def _write_all(self, target: Any) -> None:
         while True:
-            data = self._waiting.get()
+            data = self.waiting.get()
             with suppress(OSError, ValueError):
                 while data:
-                    data = data[self._target.write(data) :]
-            self._waiting.task_done()
-
-    def drain(self) -> None:
-        """Wait until all is written, as long as somebody reads."""
-        deadline = time.monotonic() + FLUSH_TIMEOUT
-        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.01)
+                    data = data[target.write(data) :]
+            self.waiting.task_done()
 
 
 def protect_output() -> None:
@@ -3326,42 +3112,92 @@ def protect_output() -> None:
 
 
 def flush_output() -> None:
+    """Write out what was printed, as long as somebody reads."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
             stream.flush()
+    deadline = time.monotonic() + FLUSH_TIMEOUT
     for output in outputs:
-        output.drain()
+        while output.waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
-FAILED_CONNECTION = ("Attempting a reconnect", "Failed to connect")  # of discord.client and .shard
+# What discord.py says of a lost connection and of a late heartbeat, for each bot, with a traceback
+# or a stack: the program says both itself, in one line. And what it says at every start of packages
+# that only voice needs, which says so too when it is used.
+LEFT_OUT = re.compile(
+    "Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat|.* voice will NOT be"
+)
+PRIORITIES = "7764322222"  # journald's, from debug to critical, by a tenth of Python's level
 
 
-class LogFormatter(logging.Formatter):
-    """Around another formatter: it puts the bot's name, and journald's priority, in front.
+class Log(logging.StreamHandler[Any]):
+    """The program's own log, which stays whatever a bot's code does to `logging`.
 
+    In the journal of systemd each line has its priority in front:
     https://man7.org/linux/man-pages/man3/sd-daemon.3.html
     """
 
-    def __init__(self, inner: logging.Formatter, *, is_journal: bool) -> None:
+    def __init__(self, level: str) -> None:
         super().__init__()
-        self._inner = inner
-        self._is_journal = is_journal
+        self._level_of_all = logging.getLevelName(level.upper())
+        self._is_journal = is_under_journald()
+        self._blocked_by = ""  # what code was seen to block all bots, and is not to be told again
+        # As discord.py does, in colour; but without, where a container has it in its files.
+        discord.utils.setup_logging(handler=self, level=self._level_of_all)
+        if not os.isatty(2):
+            line = "[{levelname:<8}] {name}: {message}"
+            if not self._is_journal:  # which has its own times
+                line = f"[{{asctime}}] {line}"
+            self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
+        if self._level_of_all == logging.INFO:
+            logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
+        logging.captureWarnings(True)
+        warnings.formatwarning = format_warning
 
     def format(self, record: logging.LogRecord) -> str:
-        record = copy.copy(record)  # other handlers get it as it is
-        record.msg = record.getMessage()
-        record.args = None
-        if record.exc_info and record.msg.startswith(FAILED_CONNECTION):
-            record.msg += f" ({record.exc_info[1]!r})"  # not a traceback for each of them
-            record.exc_info = None
         name = names.get(running_token.get())
         if name:
-            record.msg = f"[{name}] {record.msg}"
-        text = self._inner.format(record)
+            record = copy.copy(record)  # other handlers get it as it is
+            record.msg = f"[{name}] {record.getMessage()}"
+            record.args = None
+        text = super().format(record)
         if self._is_journal:
-            priority = f"<{'7764322222'[record.levelno // 10]}>"  # from debug to critical
-            text = priority + text.replace("\n", "\n" + priority)
+            text = re.sub("(?m)^", f"<{PRIORITIES[record.levelno // 10]}>", text)
         return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.msg, str) or not LEFT_OUT.match(record.msg):
+            return True
+        if "heartbeat" in record.msg:  # something keeps the event loop, which is told once
+            stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
+            place = place_in(traceback.extract_stack(stack))
+            if place != self._blocked_by:
+                self._blocked_by = place
+                log.warning("Some code blocks all bots for more than 10 s%s.", place)
+        return False
+
+    def restore(self) -> None:
+        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
+        logging.disable(logging.NOTSET)
+        root = logging.getLogger()
+        root.setLevel(min(root.level, self._level_of_all))
+        root.addHandler(self)  # if it is not there
+        loggers: list[Any] = [root, *root.manager.loggerDict.values()]
+        for logger in loggers:
+            logger.disabled = False
+            self._remove_doubles(logger)
+
+    def _remove_doubles(self, logger: logging.Logger) -> None:
+        """Let no line be there twice, or once for each time that a script was started."""
+        files = set()
+        for handler in getattr(logger, "handlers", [])[::-1]:
+            file = getattr(handler, "baseFilename", handler)
+            is_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+            if (is_console and logger.propagate and handler is not self) or file in files:
+                logger.removeHandler(handler)
+                handler.close()
+            files.add(file)
 
 
 def is_under_journald() -> bool:
@@ -3371,89 +3207,14 @@ def is_under_journald() -> bool:
     return False
 
 
-class Log:
-    """The program's own log, which stays whatever a bot's code does to `logging`."""
-
-    def __init__(self, level: str) -> None:
-        protect_output()
-        self._level = logging.getLevelName(level.upper())
-        self._handler = logging.StreamHandler()
-        # As discord.py does, in colour; but without, where a container has it in its files.
-        discord.utils.setup_logging(handler=self._handler, level=self._level)
-        inner = self._handler.formatter
-        is_journal = is_under_journald()
-        if is_journal:
-            inner = logging.Formatter("[{levelname:<8}] {name}: {message}", style="{")
-        elif not os.isatty(2):
-            line = "[{asctime}] [{levelname:<8}] {name}: {message}"
-            inner = logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{")
-        assert inner is not None
-        self._handler.setFormatter(LogFormatter(inner, is_journal=is_journal))
-        self._handler.addFilter(tell_what_blocks)
-        warnings.showwarning = show_warning
-        if self._level > logging.DEBUG:
-            for name in ("discord.client", "discord.gateway"):  # "using static token", "Session ID"
-                logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
-        # At every start discord.py warns of packages that only voice needs. Without them, voice
-        # says so when it is used. Not public: where these have other names, it only warns again.
-        discord.VoiceClient.warn_nacl = False
-        discord.VoiceClient.warn_dave = False
-
-    def restore(self) -> None:
-        """Put back what code of a bot may have taken away: `dictConfig` disables every logger."""
-        logging.disable(logging.NOTSET)
-        root = logging.getLogger()
-        if root.level > self._level:
-            root.setLevel(self._level)
-        root.addHandler(self._handler)  # if it is not there
-        loggers: list[Any] = [root, *root.manager.loggerDict.values()]
-        for logger in loggers:
-            logger.disabled = False
-            self._remove_doubles(logger)
-
-    def _remove_doubles(self, logger: logging.Logger) -> None:
-        """Keep no line from being there twice, or once for each time that a script was started."""
-        files = set()
-        for handler in getattr(logger, "handlers", [])[::-1]:
-            file = getattr(handler, "baseFilename", handler)
-            is_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
-            is_double = is_console and logger.propagate and handler is not self._handler
-            if is_double or file in files:
-                logger.removeHandler(handler)
-                handler.close()
-            files.add(file)
-
-
-blocked_by: str | None = None  # what code was seen to block all bots, and is not to be told again
-
-
-def tell_what_blocks(record: logging.LogRecord) -> bool:
-    """A log filter: one line in the place of a stack for each bot whose heartbeat is late."""
-    global blocked_by
-    is_stack = isinstance(record.msg, str) and "heartbeat blocked for more than" in record.msg
-    if not is_stack:
-        return True
-    stack = sys._current_frames()[main_thread]  # in Python's documentation, in spite of its name
-    frames = traceback.extract_stack(stack)
-    place = place_in(frames, with_function=True)
-    if place != blocked_by:
-        blocked_by = place
-        log.warning("Some code blocks all bots for more than 10 s%s.", place)
-    return False
-
-
-def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
-    """In the place of `warnings.showwarning`: what was never awaited is named with its bot."""
-    _, file, line, *_ = arguments
-    text = str(message)
+def format_warning(
+    message: object, category: object, filename: str, lineno: int, line: object = None
+) -> str:
+    """In the place of `warnings.formatwarning`: one line of the log, and what to do."""
+    text = f"{message} ({os.path.basename(filename)}, line {lineno})."
     if "never awaited" in text:
-        place = f"{os.path.basename(file)}, line {line}"
-        log.warning("%s (%s). Write await in front of it.", text, place)
-    else:
-        show_other_warning(message, *arguments, **options)
-
-
-show_other_warning = warnings.showwarning
+        text += " Write await in front of it."
+    return text
 
 
 # --- The command line --------------------------------------------------------------------------
@@ -3466,32 +3227,36 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     lines = ["variables of the env file and of the process environment, which wins:"]
-    for key, (_, _, words) in SETTINGS.items():
-        lines.append(f"  {PREFIX}{key:<16}{words}")
+    for name, (_, _, _, words) in SETTINGS.items():
+        lines.append(f"  {name:<28}{words}")
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option("--env-file", metavar="PATH", type=Path, help="default: .env here, or beside the script")
+    option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    words = "run each bot's setup, say if all is well, and exit"
-    option("--check", action="store_true", help=words)
+    option(
+        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
+    )
     option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
-    at_sighup = "at SIGHUP" if hasattr(signal, "SIGHUP") else "at a new start"
-    option("--no-watch", action="store_true", help=f"read the env file again only {at_sighup}")
+    option("--no-watch", action="store_true", help="follow saved files only at SIGHUP")
     status = os.environ.pop("DISCORD_BOT_STATUS", "")
-    words = "a page there says how each bot is; HOST: 127.0.0.1 if left out"
-    option("--status", metavar="[HOST:]PORT", default=status, help=words)
+    option(
+        "--status",
+        metavar="[HOST:]PORT",
+        default=status,
+        help="a page there says how each bot is; HOST: 127.0.0.1 if left out",
+    )
     option("--log-level", default="info", type=str.lower, choices=LEVELS, help="default: info")
     option("--version", action="version", version=VERSIONS)
     return parser.parse_args(argv)
 
 
-def find_env_file(named: Path | None) -> Path:
+def find_env_file(named: str | None) -> Path:
     """The env file, which may come later. Raises `SettingsError`."""
-    path = find(str(named or ".env"))
+    path = find(named or ".env")
     if named and not path.exists():
         raise SettingsError(f"There is no file {named}. Check --env-file.")
     return path
@@ -3499,6 +3264,7 @@ def find_env_file(named: Path | None) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    protect_output()
     log_output = Log(arguments.log_level)
     sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
@@ -3511,7 +3277,7 @@ def main(argv: list[str] | None = None) -> int:
         save_memory()
         is_look = arguments.check or arguments.sync_commands
         if is_look:
-            for number in filter(None, STOP_SIGNALS):
+            for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
             work = Look(sync=not arguments.check).run(bots)
         else:
@@ -3530,9 +3296,6 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
-    except Exception:
-        log.critical("The program failed. This is a bug.", exc_info=True)
-        return EXIT_BUG
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ async def test_an_extension_beside_the_script_is_found(
 
 
 BROKEN = {
-    "is missing": (None, ["broken does not load", "no such file"], False),
-    "has no setup": ("x = 1", ["broken does not load", "setup"], False),
+    "is missing": (None, ["Extension 'broken'", "no such file"], False),
+    "has no setup": ("x = 1", ["Extension 'broken'", "setup"], False),
     "fails": (
         "def helper():\n    raise ValueError('of mine')\nhelper()",
         ["ValueError: of mine"],
@@ -154,7 +154,7 @@ async def test_a_package_that_fails_is_an_extension_that_fails(
     program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
     await program.start()
     assert await program.end() == 78
-    assert "cogs.music does not load. ValueError: of mine" in program.stderr
+    assert "Extension 'cogs.music' raised an error: ValueError: of mine" in program.stderr
 
 
 async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(
@@ -205,14 +205,14 @@ async def test_a_package_that_is_missing_is_an_extension_that_is_missing(
     program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
     await program.start()
     assert await program.end() == 78
-    assert "cogs.music does not load. There is no such file" in program.stderr
+    assert "Extension 'cogs.music' raised an error: ModuleNotFoundError" in program.stderr
     program.assert_clean()
 
 
 INTENTS = {
     "default": library.Intents.default(),
     "none, guilds": library.Intents(guilds=True),
-    "guilds messages": library.Intents(guilds=True, guild_messages=True, dm_messages=True),
+    "guilds,messages": library.Intents(guilds=True, guild_messages=True, dm_messages=True),
     "all,-presences,-members": library.Intents(
         **(dict(library.Intents.all()) | {"presences": False, "members": False})
     ),
@@ -296,7 +296,7 @@ async def test_check_shows_every_problem_with_its_remedy(
     assert "DISCORD_BOT_TOKEN2" in rows["refused"]
     assert "Message Content Intent" in rows["no-intent"]
     assert f"applications/{bots['no-intent'].user.id}/bot" in rows["no-intent"]
-    assert "nowhere does not load" in rows["broken"]
+    assert "Extension 'nowhere'" in rows["broken"]
     assert "503" in rows["away"]
     assert discord.opened == 0
     program.assert_clean()

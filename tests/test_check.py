@@ -214,7 +214,7 @@ async def test_settings_and_code_are_checked_without_a_network_which_is_told_onc
     assert await program.end() == 78
     said = program.stdout + program.stderr
     assert "SyntaxError" in rows(program)["broken"]
-    assert "missing does not load" in rows(program)["missing"]
+    assert "Extension 'missing'" in rows(program)["missing"]
     assert said.count("Discord cannot be reached") == 1, said
     assert "logging in using static token" not in said
     program.assert_clean()

@@ -93,7 +93,7 @@ BROKEN = {
     ),
     "exits": ("import sys\nsys.exit('stop')", "SystemExit: stop"),
     "exits in its setup": ("async def setup(bot):\n    exit('stop')", "SystemExit: stop"),
-    "has no setup": ("x = 1", "It has no function"),
+    "has no setup": ("x = 1", "has no 'setup' function"),
     "is gone": (None, "no such file"),
 }
 
@@ -116,7 +116,7 @@ async def test_the_old_code_runs_on_where_a_saved_extension_does_not_load(
         lines = program.lines_of(f"bot{number}")
         (line,) = [line for line in lines if "The old code keeps running" in line]
         place = f"DISCORD_BOT_EXTENSIONS{number + 1} (.env, line "
-        head = f"cog{number} does not load"
+        head = f"Extension 'cog{number}'"
         assert all(word in line for word in (place, head, words)), f"{how}: {line}"
     assert await answers(discord, *bots) == ["old"] * len(bots)
     for number in range(len(BROKEN)):
@@ -142,7 +142,7 @@ async def test_an_extension_that_is_written_in_pieces_is_loaded_when_it_is_whole
     await program.logged("cog.py: reloaded bot")
     assert await answers(discord, bot) == ["new"]
     assert program.stderr.count("cog.py: ") == 1
-    assert "does not load" not in program.stderr
+    assert "The old code keeps running" not in program.stderr
     assert await program.stop() == 0
 
 
@@ -432,7 +432,7 @@ async def test_a_folder_alone_is_told_of_the_star(
     await program.start()
     assert await program.end() == 78
     (line,) = [line for line in program.lines_of("bot") if "stopped: " in line]
-    assert "cogs is a folder" in line
+    assert "If it is a folder" in line
     assert "cogs.*" in line
     program.assert_clean()
 

@@ -420,7 +420,7 @@ def test_a_bot_that_does_not_load_starts_when_its_file_is_mended(tmp_path: Path)
             log += process.stderr.readline()
         stdout, _ = process.communicate("!ask\n", timeout=50)
     assert stdout == "music: Sure? [👍 Yes] [Later (off)] [A | B | C]\n"
-    assert "tour does not load. SyntaxError" in log
+    assert "Extension 'tour' raised an error: SyntaxError" in log
     assert "music is not ready." in log
     assert (
         "tour.py was changed. The bots start again." in log
@@ -449,7 +449,7 @@ def test_it_ends_with_1_where_no_bot_can_run_and_nobody_can_mend_it(tmp_path: Pa
     with start(tmp_path) as process:
         _, stderr = process.communicate("ping\n", timeout=50)
     assert process.returncode == 1
-    assert "missing does not load" in stderr
+    assert "Extension 'missing'" in stderr
     assert "run_bots.py has ended with code 78." in stderr
 
 

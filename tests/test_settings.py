@@ -183,11 +183,12 @@ async def test_the_version_is_a_result_on_stdout(program: Program) -> None:
     assert program.stderr == ""
 
 
-async def test_help_is_the_docstring(program: Program) -> None:
+async def test_help_is_the_docstring_and_names_every_variable(program: Program) -> None:
     await program.start("--help")
     assert await program.end() == 0
     assert run_bots.__doc__ is not None
     assert run_bots.__doc__.strip() in program.stdout
+    assert all(name in program.stdout for name in run_bots.SETTINGS)
 
 
 async def test_wrong_usage_ends_with_2(program: Program) -> None:
@@ -241,8 +242,8 @@ def test_a_missing_package_is_told_in_one_line() -> None:
         )
         assert done.returncode == 78
         (line,) = done.stderr.splitlines()
-        assert line.startswith("aiohttp is not installed. ")
-        assert line.endswith(" python -m pip install -r requirements.txt")
+        assert line.startswith("No module named 'aiohttp'. ")
+        assert " python -m pip install -r requirements.txt" in line
 
 
 async def test_the_first_signal_may_come_before_the_bots(

@@ -137,16 +137,15 @@ class PlainClient(discord.Client):
             await __import__(name).setup(self)
 
 
-class Log(logging.Handler):
+class Log(run_bots.Log):
     """Counts the lines of the log, and prints them if told to."""
 
     def __init__(self, *, is_shown: bool) -> None:
-        super().__init__(logging.INFO)
+        super().__init__("info")
         self.lines = 0
         self._is_shown = is_shown
         line = "{asctime} {levelname} {name}: {message}"
-        formatter = logging.Formatter(line, "%d %H:%M:%S", "{")
-        self.setFormatter(run_bots.LogFormatter(formatter, is_journal=False))
+        self.setFormatter(logging.Formatter(line, "%d %H:%M:%S", "{"))
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
