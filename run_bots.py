@@ -606,6 +606,7 @@ STARTED_NONE = (
     "Its asyncio.run(...) ends, and has started no bot. Write one asyncio.run(main()), and"
     " await bot.start(...) at the end of main"
 )
+failed: list[BaseException] = []  # what it has raised, the first of which is the cause
 handed_over: list[Any] | None = None  # by the script that is being read, if one is
 
 
@@ -639,17 +640,18 @@ def read_script(script: Path) -> Any:
     arguments = sys.argv
     sys.argv = [str(script)]
     work = handed_over = []
+    failed.clear()
     try:
         runpy.run_path(str(script), run_name="__main__")
-    except BaseException:
-        if not work:
-            raise
+        failed.append(ScriptError(STARTS_NONE))
+    except BaseException as error:
+        failed.append(error)
     finally:
         handed_over = None
         sys.argv = arguments
         restore_folder()
     if not work:
-        raise ScriptError(STARTS_NONE)
+        raise failed[0]
     first: Any = work.pop(0)
     scripts[running_token.get()] = first.modules["__main__"]
     while first.modules:  # what HandedOver has kept from being imported is among them
@@ -813,6 +815,9 @@ def begin(work: Any) -> Any:
         begun = Begun(work, work.send(None))
     except StopIteration as end:
         return end.value
+    except Exception as error:  # the script may go on in spite of it, or only print it
+        failed.append(error)
+        raise
     finally:
         handed_over = waiting
     assert handed_over is not None

@@ -533,6 +533,11 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         f"{CLIENT}import asyncio\nasyncio.run(asyncio.sleep(0.1))\n{RUN}",
         ["has started no bot", "one asyncio.run(main())"],
     ),
+    "prints what its main raises, and exits": (
+        f"{CLIENT}import asyncio\nasync def main():\n    x = 1 / 0\n"
+        "try:\n    asyncio.run(main())\nexcept Exception as error:\n    exit(error)",
+        ["ZeroDivisionError", "wrong.py, line 5"],
+    ),
     "calls exit": (f"{CLIENT}exit('no token')\n", ["no token", "wrong.py, line 3"]),
     "fails": (f"{CLIENT}x = 1 / 0\n{RUN}", ["ZeroDivisionError", "wrong.py, line 3"]),
     "is no Python": (f"{CLIENT}def oops(:\n", ["SyntaxError", "wrong.py, line 3"]),
@@ -542,7 +547,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "reads a variable that is not set": (
         f"import os\n{CLIENT}client.run(os.environ['MY_TOKEN'])",
-        ["MY_TOKEN", "wrong.py, line 4", "env file", "DISCORD_BOT_TOKEN8"],
+        ["MY_TOKEN", "wrong.py, line 4", "env file", "DISCORD_BOT_TOKEN9"],
     ),
     "starts two": (
         (SCRIPTS / "two_bots.py").read_text(),
