@@ -478,8 +478,8 @@ class Reading:
             name = f"{head}<N>{tail}"
             if name in (SETTINGS if number else FOR_ALL):
                 given[number][name] = variable
-            elif TOKEN_FORM.search(variable.text) or variable.name.upper().startswith(
-                "DISCORD_BOT_"
+            elif variable.text != "unused" and (
+                TOKEN_FORM.search(variable.text) or variable.name.upper().startswith("DISCORD_BOT_")
             ):
                 right = ", ".join(SETTINGS).replace("<N>", number or "1")
                 self.warnings.append(
@@ -602,6 +602,11 @@ class HandedOver(BaseException):
 
 
 STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
+STARTED_NONE = (
+    "Its asyncio.run(...) ends, and has started no bot. Write one asyncio.run(main()), and"
+    " await bot.start(...) at the end of main"
+)
+failed: list[BaseException] = []  # what it has raised, the first of which is the cause
 handed_over: list[Any] | None = None  # by the script that is being read, if one is
 
 
@@ -617,7 +622,7 @@ async def run_code(bot: BotSettings) -> None:
         raise ScriptError(f"It calls exit({error}){place_of(error)}") from error
 
 
-def read_script(script: Path) -> Coroutine[Any, Any, Any]:
+def read_script(script: Path) -> Any:
     """Run a script as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too.
 
     Returns what it would run there.
@@ -635,21 +640,33 @@ def read_script(script: Path) -> Coroutine[Any, Any, Any]:
     arguments = sys.argv
     sys.argv = [str(script)]
     work = handed_over = []
+    failed.clear()
     try:
         runpy.run_path(str(script), run_name="__main__")
-    except BaseException:
-        if not work:
-            raise
+        failed.append(ScriptError(STARTS_NONE))
+    except BaseException as error:
+        failed.append(error)
     finally:
         handed_over = None
         sys.argv = arguments
         restore_folder()
     if not work:
-        raise ScriptError(STARTS_NONE)
-    first: Coroutine[Any, Any, Any] = work.pop(0)
+        raise failed[0]
+    first: Any = work.pop(0)
+    scripts[running_token.get()] = first.modules["__main__"]
+    while first.modules:  # what HandedOver has kept from being imported is among them
+        sys.modules.setdefault(*first.modules.popitem())
     for extra in work:  # a clean-up of its own, which it runs in spite of HandedOver
         extra.close()
     return first
+
+
+scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
+    return getattr(scripts.get(running_token.get()), name)
 
 
 def check_script(script: Path) -> None:
@@ -675,12 +692,22 @@ def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
 
 
 def modules_beside(script: Path) -> dict[str, Path]:
-    """What a script can import from its own folder, by name: a file, or a folder."""
-    own = {}
+    """What a script can import from its own folder, by name: a file, or a folder.
+
+    It is what the script names, or what that names: other bots may have theirs there.
+    """
+    there = {}
     for path in script.parent.glob("*"):
         is_package = any(python_files(path)) and not (path / "pyvenv.cfg").exists()
         if path != script and (path.suffix == ".py" or is_package):
-            own[path.stem] = path
+            there[path.stem] = path
+    own = {}
+    texts = [script]
+    while texts:
+        text = texts.pop().read_text("utf-8", errors="replace")
+        for name in there.keys() & set(re.findall(r"\w+", text)):
+            own[name] = path = there.pop(name)
+            texts += python_files(path) or [path]
     return own
 
 
@@ -752,6 +779,8 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
             return run(*arguments, **options)
         work = arguments[-1]
         if run.__name__ == "run":
+            if not handed_over:
+                return begin(work)
             handed_over.append(work)
             raise HandedOver
         if asyncio.iscoroutine(work):
@@ -759,6 +788,41 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
         raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
+
+
+class Begun:
+    """A coroutine that has been begun. Who awaits it goes on from there."""
+
+    def __init__(self, work: Any, waits_for: object) -> None:
+        self._work = work
+        self._waits_for = [waits_for]
+        self.modules = dict(sys.modules)
+        self.throw = work.throw
+        self.close = work.close
+
+    def __await__(self) -> Any:
+        return self
+
+    def __next__(self) -> object:
+        return self._waits_for.pop() if self._waits_for else self._work.send(None)
+
+
+def begin(work: Any) -> Any:
+    """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
+    global handed_over
+    waiting, handed_over = handed_over, None
+    try:
+        begun = Begun(work, work.send(None))
+    except StopIteration as end:
+        return end.value
+    except Exception as error:  # the script may go on in spite of it, or only print it
+        failed.append(error)
+        raise
+    finally:
+        handed_over = waiting
+    assert handed_over is not None
+    handed_over.append(begun)
+    raise HandedOver
 
 
 async def start_or_hold(client: discord.Client, token: str, **options: Any) -> None:
@@ -908,6 +972,7 @@ HINTS = {
     " name: cogs.* is every extension in cogs.",
     "TypeError: setup.. takes": "Write async def setup(bot).",
     "TypeError: .*await": "Write async def setup(bot), and await bot.add_cog(...).",
+    "TypeError: .*non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main()).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
     "KeyError: ": "If this is a variable of the environment, set it in the env file. (A token in it"
@@ -1536,6 +1601,7 @@ class Life:
             client = await self._wait_for_client()
             self._close_client = client.close
             client.close = self.close  # type: ignore[method-assign]
+            self.entry.shared.restore()
             await self.log_in(client)
         finally:
             self.entry.shared.restore()
@@ -1550,7 +1616,7 @@ class Life:
         except TimeoutError:
             raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.") from None
         if self.client is None:
-            raise SetupFailed from error_of(self._main) or ScriptError(STARTS_NONE)
+            raise SetupFailed from error_of(self._main) or ScriptError(STARTED_NONE)
         return self.client
 
     def _main_ended(self, _: asyncio.Task[None]) -> None:
@@ -2045,7 +2111,8 @@ class Runner:
             os.environ.pop(name, None)
         self._exported = {}
         for name, variable in reading.variables.items():
-            if name.startswith("DISCORD_BOT_") or name in os.environ:
+            is_ours = re.match("DISCORD_BOT_.*[0-9]", name)  # a script may read DISCORD_BOT_TOKEN
+            if is_ours or name in os.environ:
                 continue
             atoms = parse_variables(variable.text)  # a text, or ${NAME}
             text = "".join(atom.resolve(os.environ) for atom in atoms)
@@ -2332,6 +2399,15 @@ def close_bot_of(error: BaseException) -> None:
     log.error("Some code of a bot calls exit()%s. The bots go on.", place)
 
 
+def start_bot_again(*_: object) -> NoReturn:
+    """In the place of `os.execv`, by which a bot starts itself again: it would take all with it."""
+    life = life_of_code()
+    if life:
+        log.info("Its code starts it again.")
+        life.entry.want(life.entry.wanted, again=True)
+    raise asyncio.CancelledError  # what follows is not to run
+
+
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
     token = running_token.get()
@@ -2377,6 +2453,7 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 
 def protect_what_is_shared() -> None:
     """Put what stands above in the place of what Python has."""
+    os.execv = os.execve = start_bot_again  # type: ignore[assignment]
     asyncio.all_tasks = own_tasks
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
@@ -2914,9 +2991,13 @@ def end_now(code: int, words: str = "") -> NoReturn:
         flush_output()
 
     saying = threading.Thread(target=say, daemon=True)  # a bot's code may have replaced the output
-    saying.start()
-    saying.join(FLUSH_TIMEOUT)
-    os._exit(code)
+    try:
+        saying.start()
+        saying.join(FLUSH_TIMEOUT)
+    except RuntimeError:  # Python has ended but for a thread, and begins no other one
+        say()
+    finally:
+        os._exit(code)
 
 
 console_handler: Any = None  # Windows calls it for as long as the process lives
@@ -3109,11 +3190,21 @@ class Log(logging.StreamHandler[Any]):
         root = logging.getLogger()
         root.setLevel(min(root.level, self._level_of_all))
         root.addHandler(self)  # if it is not there
-        for handler in list(root.handlers):
-            if type(handler) is logging.StreamHandler:
-                root.removeHandler(handler)  # each line would be there twice
-        for logger in list(root.manager.loggerDict.values()):
-            logger.disabled = False  # type: ignore[union-attr]
+        loggers: list[Any] = [root, *root.manager.loggerDict.values()]
+        for logger in loggers:
+            logger.disabled = False
+            self._remove_doubles(logger)
+
+    def _remove_doubles(self, logger: logging.Logger) -> None:
+        """Let no line be there twice, or once for each time that a script was started."""
+        files = set()
+        for handler in getattr(logger, "handlers", [])[::-1]:
+            file = getattr(handler, "baseFilename", handler)
+            is_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+            if (is_console and logger.propagate and handler is not self) or file in files:
+                logger.removeHandler(handler)
+                handler.close()
+            files.add(file)
 
 
 def is_under_journald() -> bool:

@@ -529,6 +529,15 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         f"{CLIENT}import asyncio\nasync def main():\n    pass\nasyncio.run(main())",
         ["It starts no bot"],
     ),
+    "waits before its bot": (
+        f"{CLIENT}import asyncio\nasyncio.run(asyncio.sleep(0.1))\n{RUN}",
+        ["has started no bot", "one asyncio.run(main())"],
+    ),
+    "prints what its main raises, and exits": (
+        f"{CLIENT}import asyncio\nasync def main():\n    x = 1 / 0\n"
+        "try:\n    asyncio.run(main())\nexcept Exception as error:\n    exit(error)",
+        ["ZeroDivisionError", "wrong.py, line 5"],
+    ),
     "calls exit": (f"{CLIENT}exit('no token')\n", ["no token", "wrong.py, line 3"]),
     "fails": (f"{CLIENT}x = 1 / 0\n{RUN}", ["ZeroDivisionError", "wrong.py, line 3"]),
     "is no Python": (f"{CLIENT}def oops(:\n", ["SyntaxError", "wrong.py, line 3"]),
@@ -538,7 +547,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "reads a variable that is not set": (
         f"import os\n{CLIENT}client.run(os.environ['MY_TOKEN'])",
-        ["MY_TOKEN", "wrong.py, line 4", "env file", "DISCORD_BOT_TOKEN7"],
+        ["MY_TOKEN", "wrong.py, line 4", "env file", "DISCORD_BOT_TOKEN9"],
     ),
     "starts two": (
         (SCRIPTS / "two_bots.py").read_text(),
@@ -1097,4 +1106,246 @@ async def test_a_main_that_waits_for_something_else_ends_with_its_bot(
     await program.logged("ready as waits")
     program.send()
     assert await program.end(timeout=6) == 0
+    program.assert_clean()
+
+
+async def test_a_web_server_in_a_thread_of_a_script_does_not_keep_the_program_from_ending(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import threading, http.server, discord
+        server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+        threading.Thread(target=server.serve_forever).start()
+        client = discord.Client(intents=discord.Intents.default())
+        client.run("TOKEN")
+        """
+    write(program, "kept_alive.py", code)
+    (bot,) = bring(program, discord, "kept_alive.py")
+    program.change_script("STOP_TIMEOUT = 9", "STOP_TIMEOUT = 1")
+    await program.start()
+    await program.logged("ready as kept_alive")
+    program.send()
+    assert await program.end(timeout=6) == 0
+    assert "The program ends without it" in program.stderr
+    assert bot.client_closes == [1000]
+    program.assert_clean()
+
+
+async def test_a_script_may_load_its_extensions_in_an_asyncio_run_before_that_of_its_bot(
+    program: Program, discord: LocalDiscord
+) -> None:
+    write(program, "greeter.py", GREETER)
+    code = """
+        import asyncio, discord
+        from discord.ext import commands
+        bot = commands.Bot("!", intents=discord.Intents.all())
+
+        async def load():
+            await bot.load_extension("greeter")
+
+        asyncio.run(load())
+        bot.run("TOKEN")
+        """
+    write(program, "loads.py", code)
+    (bot,) = bring(program, discord, "loads.py")
+    await program.start()
+    await program.logged("ready as loads")
+    await discord.say("!hello")
+    await until(lambda: contents(bot) == ["hello"])
+    assert len(bot.identifies) == 1
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_main_of_a_script_reads_the_scripts_own_arguments(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import argparse, asyncio, discord
+        client = discord.Client(intents=discord.Intents.default())
+
+        async def main():
+            argparse.ArgumentParser().parse_args()
+            await client.start("TOKEN")
+
+        asyncio.run(main())
+        """
+    write(program, "parses.py", code)
+    bring(program, discord, "parses.py")
+    await program.start("--log-level", "info")
+    await program.logged("ready as parses")
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_saved_module_that_one_script_of_a_folder_imports_starts_no_other_one_again(
+    program: Program, discord: LocalDiscord
+) -> None:
+    for name in ("one", "two"):
+        (program.folder / f"{name}_words").mkdir()
+        write(program, f"{name}_words/__init__.py", f"from {name}_deeper import WORD")
+        write(program, f"{name}_deeper.py", f"WORD = '{name}'")
+        code = f"""
+            import discord
+            from {name}_words import WORD
+            client = discord.Client(intents=discord.Intents.all())
+
+            @client.event
+            async def on_message(message):
+                if message.content == "word":
+                    await message.channel.send(WORD)
+
+            client.run("TOKEN")
+            """
+        write(program, f"{name}.py", code)
+    one, two = bring(program, discord, "one.py", "two.py")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    write(program, "one_deeper.py", "WORD = 'new'")
+    await program.logged("one_deeper.py: restarted one\n")
+    await program.logged("ready as one", times=2)
+    await discord.say("word")
+    await until(lambda: contents(one) == ["new"] and contents(two) == ["two"])
+    assert [len(bot.identifies) for bot in (one, two)] == [2, 1]
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_logger_of_a_script_with_a_console_and_a_file_has_each_line_once_in_both(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import logging, discord
+        from discord.ext import commands
+
+        logger = logging.getLogger("template")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.StreamHandler())
+        logger.addHandler(logging.FileHandler("template.log"))
+
+        class Template(commands.Bot):
+            async def setup_hook(self):
+                logger.info("it is set up")
+
+        Template("!", intents=discord.Intents.all()).run("TOKEN")
+        """
+    write(program, "template.py", code)
+    bring(program, discord, "template.py")
+    await program.start()
+    await program.logged("ready as template")
+    path = program.folder / "template.py"
+    path.write_text(path.read_text() + "\n# saved")
+    await program.logged("ready as template", times=2)
+    assert await program.stop() == 0
+    assert (program.folder / "template.log").read_text().splitlines() == ["it is set up"] * 2
+    lines = [line for line in program.stderr.splitlines() if "it is set up" in line]
+    assert len(lines) == 2
+    assert all("[template]" in line for line in lines)
+
+
+async def test_a_module_that_runs_the_bot_as_it_is_imported_is_a_module_of_the_script(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import discord
+        WORD = "old"
+        client = discord.Client(intents=discord.Intents.all())
+
+        @client.event
+        async def on_message(message):
+            if message.content == "word":
+                import app
+                await message.channel.send(app.WORD)
+
+        client.run("TOKEN")
+        """
+    write(program, "app.py", code)
+    write(program, "main.py", "import app")
+    (bot,) = bring(program, discord, "main.py")
+    await program.start()
+    await program.logged("ready as main")
+    await discord.say("word")
+    await until(lambda: contents(bot) == ["old"])
+    write(program, "app.py", code.replace("old", "a new one"))
+    await program.logged("app.py: restarted main")
+    await program.logged("ready as main", times=2)
+    await discord.say("word")
+    await until(lambda: contents(bot) == ["old", "a new one"])
+    assert len(bot.identifies) == 2
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_a_script_finds_an_unused_token_in_the_env_file_whatever_its_name_is(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import os, sys, discord
+        token = os.getenv("DISCORD_BOT_TOKEN")
+        if not token or not os.environ["DISCORD_TOKEN"]:
+            sys.exit("there is no token")
+        discord.Client(intents=discord.Intents.default()).run(token)
+        """
+    write(program, "asks.py", code)
+    bring(program, discord, "asks.py", extra="DISCORD_BOT_TOKEN=unused\nDISCORD_TOKEN=unused")
+    await program.start()
+    await program.logged("ready as asks")
+    assert "Nothing reads this" not in program.stderr
+    assert await program.stop() == 0
+
+
+@pytest.mark.parametrize("before", ["pass", "await bot.close()"])
+async def test_a_script_that_starts_itself_again_does_so_alone(
+    before: str, program: Program, discord: LocalDiscord
+) -> None:
+    code = f"""
+        import os, sys, discord
+        from discord.ext import commands
+        bot = commands.Bot("r!", intents=discord.Intents.all())
+
+        @bot.command()
+        async def restart(ctx):
+            {before}
+            os.execv(sys.executable, ["python", *sys.argv])
+
+        bot.run("TOKEN")
+        """
+    write(program, "again.py", code)
+    bots = bring(program, discord, "again.py", "music.py")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await discord.say("r!restart")
+    await program.logged("ready as again", times=2)
+    assert bots[0].client_closes == [1000]
+    assert [len(bot.identifies) for bot in bots] == [2, 1]
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
+async def test_code_of_a_script_finds_its_own_names_in_main_where_pickle_looks_for_them(
+    program: Program, discord: LocalDiscord
+) -> None:
+    for name in ("one", "two"):
+        code = f"""
+            import pickle, discord
+            client = discord.Client(intents=discord.Intents.all())
+
+            class Player:
+                name = "{name}"
+
+            @client.event
+            async def on_message(message):
+                if message.content == "save":
+                    player = pickle.loads(pickle.dumps(Player()))
+                    await message.channel.send(player.name)
+
+            client.run("TOKEN")
+            """
+        write(program, f"{name}.py", code)
+    bots = bring(program, discord, "one.py", "two.py")
+    await program.start()
+    await program.logged("2 of 2 bots are ready")
+    await discord.say("save")
+    await until(lambda: [contents(bot) for bot in bots] == [["one"], ["two"]])
+    assert await program.stop() == 0
     program.assert_clean()
