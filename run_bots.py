@@ -379,7 +379,7 @@ def extensions_in(package: str) -> list[str]:
                 module = path.parent if path.stem == "__init__" else path
                 names.append(f"{package}.{module.stem}")
     if not names:
-        raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
+        raise SettingsError(f"There is no extension in {shown(folder)}, or no such folder.")
     return names
 
 
@@ -482,9 +482,10 @@ class Reading:
                 TOKEN_FORM.search(variable.text) or variable.name.upper().startswith("DISCORD_BOT_")
             ):
                 right = ", ".join(SETTINGS).replace("<N>", number or "1")
-                self.warnings.append(
-                    f"{variable}: Nothing reads this. Is it a token? The right names: {right}."
-                )
+                problem = "Nothing reads this"
+                if TOKEN_FORM.search(variable.text):
+                    problem = "This looks like a token, and nothing reads it"
+                self.warnings.append(f"{variable}: {problem}. The right names: {right}.")
         return given
 
     def _read_bots(self) -> None:
@@ -538,7 +539,8 @@ class Reading:
 
 def how_to_begin(path: Path) -> Iterable[str]:
     """What to do where there is no bot, in sentences."""
-    yield f"There is no bot to run. There is no token in {path}, or no such file."
+    problem = f"There is no token in {path}." if path.exists() else f"There is no file {path}."
+    yield f"There is no bot to run. {problem}"
     for other in sorted(START_FOLDER.glob("*env*")):
         with suppress(SettingsError):
             text = read_text(other, other.name)
@@ -967,7 +969,10 @@ UNANSWERED = {
 # What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
 HINTS = {
     "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
-    "ModuleNotFoundError": "Is it a file beside run_bots.py, or a package to install with pip?",
+    "ModuleNotFoundError": "If it is a package, install it: .venv/bin/pip install and its name. If it"
+    " is your own file, put it beside run_bots.py, or beside the script.",
+    "FileNotFoundError": "A path such as ./cogs is looked for where run_bots.py was started. Write"
+    ' Path(__file__).with_name("cogs").',
     "has no 'setup' function": "Write async def setup(bot). If it is a folder, put .* behind its"
     " name: cogs.* is every extension in cogs.",
     "TypeError: setup.. takes": "Write async def setup(bot).",
@@ -975,8 +980,8 @@ HINTS = {
     "TypeError: .*non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main()).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
-    "KeyError: ": "If this is a variable of the environment, set it in the env file. (A token in it"
-    " is not used: the bot's own is {token}.)",
+    "KeyError: ": "If this is a variable of the environment, set it in the env file. For a token"
+    " write =unused there: the bot's own is {token}.",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
@@ -1092,7 +1097,8 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     for words, hint in HINTS.items():
         if re.search(words, problem):
             hint = hint.format(number=bot.number, token=bot.sources["token"])
-            return Failure(f"{text} {hint}", Kind.FINAL)
+            kind = Kind.NETWORK if isinstance(cause, OSError) else Kind.FINAL
+            return Failure(f"{text} {hint}", kind)
     if isinstance(error, ScriptError):
         return Failure(text, Kind.FINAL)
     if isinstance(cause, WRONG_CODE):
@@ -2634,7 +2640,10 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     try:
         await web.TCPSite(runner, host, int(port)).start()
     except (OSError, ValueError, OverflowError) as error:
-        raise SettingsError(f"--status {address}: Nothing can listen there ({error}).") from None
+        raise SettingsError(
+            f"--status {address}: Nothing can listen there ({error}). Write a port, as 8080."
+        ) from None
+    log.info("How the bots are: http://%s:%s/", host, port)
     if not host.startswith(("127.", "::1", "localhost")):
         log.warning("--status %s: Everybody who reaches it can read how the bots are.", address)
 
@@ -3244,10 +3253,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    option(
-        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
-    )
-    option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
+    look = parser.add_mutually_exclusive_group().add_argument
+    look("--check", action="store_true", help="run each bot's setup, say if all is well, and exit")
+    look("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     option("--no-watch", action="store_true", help="follow saved files only at SIGHUP")
     status = os.environ.pop("DISCORD_BOT_STATUS", "")
     option(

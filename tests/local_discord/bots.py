@@ -32,8 +32,8 @@ COMING_UP = re.compile(r"\[INFO    \] (?:run_bots|discord[.\w]*): ")
 # Seconds: how often the files are looked at, and how long they have to lie still.
 LOOK_INTERVAL = 0.5
 STOP_TIMEOUT = 12  # seconds; run_bots.py takes 10 at the most
-MEND_IT = "Mend what the log says, save, and the bots start again."
-MEND_IT_AFTER_THE_END = "Mend what it says above, save, and it starts again."
+MEND_IT = "Fix what the log says, save, and the bots start again."
+MEND_IT_AFTER_THE_END = "Fix what it says above, save, and it starts again."
 
 
 def listed(names: list[str]) -> str:
@@ -307,4 +307,4 @@ class Bots:
         changed = before.items() ^ now.items()
         saved = {path.name for path, _ in changed}
         were = listed_with_verb(sorted(saved), "was", "were")
-        self._tell(f"{were} changed. The bots start again.")
+        self._tell(f"{were} changed. The bots start again. (Outside of here, only the changed one.)")

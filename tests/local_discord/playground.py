@@ -58,6 +58,7 @@ REMARKS = (
     "run_bots.py --sync-commands",
     "Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, "
     "context menus.",
+    "Tokens are made up here, so an empty or a wrong one makes no difference.",
 )
 HINT = (
     "Each line that you type is a message to the bots, for example: {example}\n"
