@@ -269,7 +269,7 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            return [self.script, *modules.imported(self.token).values()]
+            return [self.script, *imported_modules(self.token).values()]
         paths = []
         for name in self.extensions:
             base = name.replace(".", "/")
@@ -596,7 +596,7 @@ STARTED_NONE = (
     " await bot.start(...) at the end of main"
 )
 failed: list[BaseException] = []  # what it has raised, the first of which is the cause
-handed_over: list[Any] | None = None  # by the script that is being read, if one is
+handed_over: Any = None  # by the script that is being read, if one is: a list
 scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
 
 
@@ -609,7 +609,7 @@ async def run_code(life: "Life") -> None:
     """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
     bot = life.settings
     if bot.script is None:
-        modules.claim(modules_of(bot.extensions))
+        claim_modules(modules_of(bot.extensions))
         await Bot(bot).start(bot.token)
         return
     try:
@@ -628,7 +628,7 @@ def read_script(script: Path) -> Any:
     global handed_over
     check_script(script)
     own = modules_beside(script)
-    modules.claim(own)
+    claim_modules(own)
     for path in own.values():  # the script may fail before it has imported what is to be saved
         files.follow(python_files(path))
     sys.path[:] = dict.fromkeys([str(script.parent), *sys.path])
@@ -701,53 +701,49 @@ def python_files(path: Path) -> list[Path]:
     return [*path.glob("*.py"), *path.glob("*/*.py")]
 
 
-class Modules:
-    """Which bot has which modules of its own: one process has one module of a name."""
+# Which bot has which modules of its own, by its token and a module's name: one process has one
+# module of a name.
+claims: dict[str, dict[str, Path]] = {}
 
-    def __init__(self) -> None:
-        self._claims: dict[str, dict[str, Path]] = {}  # by the bot's token, and the module's name
 
-    def claim(self, own: dict[str, Path]) -> None:
-        """Take these for the running bot. Raises `ScriptError`."""
-        claimed = self._claimed()
-        for name, path in own.items():
-            other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
-            if other.name and path not in (other, *other.parents):
-                ways = "Give one another name, or run this bot in a process of its own"
-                text = f"{path} and {other} are modules of one name. {ways}, with --only"
-                raise ScriptError(text)
-        self._claims[running_token.get()] = own
+def claim_modules(own: dict[str, Path]) -> None:
+    """Take these for the running bot. Raises `ScriptError`."""
+    claimed = ChainMap(*claims.values())
+    for name, path in own.items():
+        other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
+        if other.name and path not in (other, *other.parents):
+            ways = "Give one another name, or run this bot in a process of its own, with --only"
+            raise ScriptError(f"{path} and {other} are modules of one name. {ways}")
+    claims[running_token.get()] = own
 
-    def _claimed(self) -> Mapping[str, Path]:
-        """What all bots have, by name."""
-        return ChainMap(*self._claims.values())
 
-    def imported(self, token: str) -> dict[str, Path]:
-        """The modules of a bot that are imported, by name, and their files."""
-        own = self._claims.get(token, {})
-        found = {}
-        for name, module in list(sys.modules.items()):
-            if top_of(name) in own:
-                found[name] = Path(file_of(module))
-        return found
+def imported_modules(token: str) -> dict[str, Path]:
+    """The modules of a bot that are imported, by name, and their files."""
+    own = claims.get(token, {})
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if top_of(name) in own:
+            found[name] = Path(file_of(module))
+    return found
 
-    def release(self) -> None:
-        """The running bot has ended: what no other one has is imported anew."""
-        token = running_token.get()
-        imported = self.imported(token)
-        self._claims.pop(token, {})
-        others = self._claimed()
-        for name in imported:
-            if top_of(name) not in others:
-                del sys.modules[name]
 
-    def forget(self, token: str) -> None:
-        """See that a bot's modules are read anew, also where another bot has them."""
-        for name in self.imported(token).keys() - loaded_extensions():
+def release_modules() -> None:
+    """The running bot has ended: what no other one has is imported anew."""
+    token = running_token.get()
+    imported = imported_modules(token)
+    claims.pop(token, {})
+    others = ChainMap(*claims.values())
+    for name in imported:
+        if top_of(name) not in others:
             del sys.modules[name]
 
 
-modules = Modules()
+def forget_modules(token: str) -> None:
+    """See that a bot's modules are read anew, also where another bot has them."""
+    for name in imported_modules(token).keys() - loaded_extensions():
+        del sys.modules[name]
+
+
 bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -759,18 +755,16 @@ def loaded_extensions() -> set[str]:
 def saved_extensions(client: object, saved: set[Path]) -> dict[str, set[Path]]:
     """The extensions of a client that are among these files, by name, with their files."""
     found = {}
-    extensions = getattr(client, "extensions", {})  # a plain client has none
-    for name, module in extensions.items():
-        place = Path(file_of(module))
-        if place.name == "__init__.py":
-            place = place.parent
-        own = {path for path in saved if place in (path, *path.parents)}
+    for name, module in getattr(client, "extensions", {}).items():  # a plain client has none
+        file = Path(file_of(module))
+        place = file.parent if file.name == "__init__.py" else file
+        own = {path for path in saved if path.is_relative_to(place)}
         if own:
             found[name] = own
     return found
 
 
-def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
+def keep_modules(change: Any) -> Any:
     """Around what loads and unloads an extension: the modules of other bots stay importable."""
 
     @functools.wraps(change)
@@ -792,7 +786,7 @@ def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
     return change_and_keep
 
 
-def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
+def hand_over(run: Any) -> Any:
     """In the place of `asyncio.run`: a script gives us what it would run."""
 
     @functools.wraps(run)
@@ -831,7 +825,8 @@ class Begun:
 def begin(work: Any) -> Any:
     """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
     global handed_over
-    waiting, handed_over = handed_over, None
+    reader = handed_over
+    handed_over = None  # what it runs itself is refused by Python
     try:
         begun = Begun(work, work.send(None))
     except StopIteration as end:
@@ -840,9 +835,8 @@ def begin(work: Any) -> Any:
         failed.append(error)
         raise
     finally:
-        handed_over = waiting
-    assert handed_over is not None
-    handed_over.append(begun)
+        handed_over = reader
+    reader.append(begun)
     raise HandedOver
 
 
@@ -1465,21 +1459,16 @@ async def do_nothing() -> None:
     pass
 
 
-async def clean_up(client: discord.Client) -> None:
+async def clean_up(client: Any) -> None:
     """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice.
 
-    `client.close()` does it too late.
+    `client.close()` does it too late. A plain client has neither extensions nor cogs.
     """
-    if isinstance(client, commands.Bot | commands.AutoShardedBot):
-        for name in list(client.extensions):
-            with suppress(Exception):
-                await client.unload_extension(name)
-        for name in list(client.cogs):
-            with suppress(Exception):
-                await client.remove_cog(name)
-    for voice in client.voice_clients:
-        with suppress(Exception):
-            await voice.disconnect(force=True)
+    ends = [client.unload_extension(name) for name in getattr(client, "extensions", ())]
+    await asyncio.gather(*ends, return_exceptions=True)
+    ends = [client.remove_cog(name) for name in getattr(client, "cogs", ())]
+    ends += [voice.disconnect(force=True) for voice in client.voice_clients]
+    await asyncio.gather(*ends, return_exceptions=True)
 
 
 def file_of_task(task: asyncio.Task[Any]) -> str:
@@ -1488,7 +1477,7 @@ def file_of_task(task: asyncio.Task[Any]) -> str:
     return getattr(code, "co_filename", "<")
 
 
-async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
+async def wait_for_end(ending: set[Any], deadline: float) -> bool:
     """Wait for these tasks until then, and cancel what is late. Returns whether all ended."""
     if not ending:
         return True
@@ -1503,6 +1492,9 @@ def error_of(task: asyncio.Task[Any] | None) -> BaseException | None:
     if task is None or not task.done() or task.cancelled():
         return None
     return task.exception()
+
+
+Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Life:
@@ -1539,7 +1531,7 @@ class Life:
         self.is_over = True
         return self.error
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, work: Any) -> asyncio.Task[Any]:
         """Begin what ends the life when it ends."""
         task = asyncio.create_task(work)
         task.add_done_callback(lambda _: self.leaving.set())
@@ -1548,13 +1540,9 @@ class Life:
     async def _live(self) -> None:
         await self.entry.pause()
         self._main = self._begin(run_code(self))
-        try:
-            await self.set_up(self._held.wait)
-            self.entry.shared.restore()
-            await self.log_in()
-            await self.set_up(self._setup_hook)
-        finally:
-            self.entry.shared.restore()
+        await self.set_up(self._held.wait)
+        await self.log_in()
+        await self.set_up(self._setup_hook)
         self.is_up = True
         await self.stay()
 
@@ -1576,7 +1564,7 @@ class Life:
         if self.error:
             raise self.error
 
-    async def set_up(self, setup: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def set_up(self, setup: Work) -> None:
         """Wait for what the bot's own code does before it connects. Raises `SetupFailed`."""
         try:
             async with asyncio.timeout(SETUP_TIMEOUT) as limit:
@@ -1587,6 +1575,8 @@ class Life:
             hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
             text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
             raise SetupFailed(text) from None
+        finally:
+            self.entry.shared.restore()
 
     async def log_in(self) -> None:
         """Log in by REST. Raises what discord.py raises."""
@@ -1647,8 +1637,7 @@ class Life:
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
-                text = "The bot's clean-up took more than %s s. It was cut off."
-                log.warning(text, CLEANUP_UNTIL)
+                log.warning(f"The bot's clean-up took more than {CLEANUP_UNTIL} s. It was cut off.")
         if self._gateway:
             await self._gateway.leave()
         own = self._own_tasks(code)
@@ -1659,14 +1648,20 @@ class Life:
         await wait_for_end({self._attempt, asyncio.create_task(self._close())}, began + CLOSE_UNTIL)
         self._left.set()
         if self._main:
-            await self._end_main(self._main, began + MAIN_UNTIL)
+            if self.entry.wanted is not self.settings:
+                self._main.cancel()  # as Ctrl-C does to `asyncio.run`
+            await wait_for_end({self._main}, began + MAIN_UNTIL)
+            error = error_of(self._main)
+            if error not in (None, self.error):
+                log.error("What follows the bot's end has failed.", exc_info=error)
+            release_modules()
 
-    def _own_tasks(self, code: set[Path]) -> set[asyncio.Task[Any]]:
+    def _own_tasks(self, code: set[Path]) -> set[Any]:
         """The tasks that end with this client: those of discord.py, and of the bot's own code.
 
         Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
         """
-        own: set[asyncio.Task[Any]] = set()
+        own = set()
         for task in tasks[self.settings.token] - {self._attempt, self._main, *self._waiting}:
             file = file_of_task(task)
             if file.startswith(LIBRARIES) or Path(file) in code:
@@ -1682,16 +1677,6 @@ class Life:
             finally:
                 await self.client.http.close()  # not public: where the client's own was cut off
 
-    async def _end_main(self, main: asyncio.Task[None], deadline: float) -> None:
-        """Let what follows in its code end too."""
-        if self.entry.wanted is not self.settings:
-            main.cancel()  # as Ctrl-C does to `asyncio.run`
-        await wait_for_end({main}, deadline)
-        error = error_of(main)
-        if error not in (None, self.error):
-            log.error("What follows the bot's end has failed.", exc_info=error)
-        modules.release()
-
     async def reload(self, code: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
         running_life.set(weakref.ref(self))
@@ -1699,6 +1684,8 @@ class Life:
         outcome = ""
         async with self._one_reload:
             for name in saved_extensions(self.client, code):
+                if self.leaving.is_set():
+                    break
                 outcome = outcome or "reloaded"
                 try:
                     await self.client.reload_extension(name)
@@ -2129,7 +2116,7 @@ class Runner:
                 restarts[entry] = own
         for entry, own in restarts.items():
             if own != {entry.settings.script}:
-                modules.forget(entry.settings.token)
+                forget_modules(entry.settings.token)
         for entry in restarts:
             entry.want(entry.wanted, again=True)
             self._unsettle()
@@ -2411,7 +2398,7 @@ class Visit(Life):
             await self.set_up(self._setup_hook)
             raise trouble
 
-    async def set_up(self, setup: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def set_up(self, setup: Work) -> None:
         try:
             await super().set_up(setup)
         except SetupFailed as error:
@@ -2424,41 +2411,36 @@ class Visit(Life):
         self.answer = await self._ask(self.client)
 
 
-class Look:
-    """One look at every bot. A row is printed for each as soon as it is known."""
+async def look(bots: list[BotSettings], *, sync: bool) -> int:
+    """Look at every bot, and print a row for each as soon as it is known. Returns the exit code."""
+    ask = upload_commands if sync else describe
+    heads = "slash commands" if sync else "id                   servers  connects"
+    shared = Shared("", restore_folder)
+    places = asyncio.Semaphore(VISITS_AT_ONCE)
+    told: set[str] = set()  # what is the same for many bots is told once
 
-    def __init__(self, *, sync: bool) -> None:
-        self._ask = upload_commands if sync else describe
-        self._heads = "slash commands" if sync else "id                   servers  connects"
-        self._places = asyncio.Semaphore(VISITS_AT_ONCE)
-        self._told: set[str] = set()  # what is the same for many bots is told once
-
-    async def run(self, bots: list[BotSettings]) -> int:
-        """Look at these, and print what is there. Returns the exit code."""
-        self._shared = Shared("", restore_folder)
-        log.info("Each bot's setup runs, as at a start. No bot connects.")
-        print(f"{'no.':>4} {'name':<32} {self._heads}")
-        outcomes = await asyncio.gather(*map(self._visit, bots))
-        print(f"{sum(outcomes)} of {len(bots)} bots are all right")
-        return EXIT_OK if all(outcomes) else EXIT_NEEDS_PERSON
-
-    async def _visit(self, bot: BotSettings) -> bool:
-        """Print one bot's row. Returns whether it is all right."""
+    async def visit(bot: BotSettings) -> bool:
         running_token.set(bot.token)
-        visit = Visit(bot, self._shared, self._ask)
-        async with self._places:
-            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, visit.leaving.set)
-            error = await visit.run() or SetupFailed("It is cancelled, or does not end")
-        row = visit.answer
+        life = Visit(bot, shared, ask)
+        async with places:
+            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.leaving.set)
+            error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
+        row = life.answer
         if not row:
-            failure = diagnose(error, bot, visit.client)
+            failure = diagnose(error, bot, life.client)
             if failure.cause:
                 log.error("The error in its code:", exc_info=failure.cause)
-            text = "the same" if failure.text in self._told else failure.text
-            self._told.add(failure.text)
+            text = "the same" if failure.text in told else failure.text
+            told.add(failure.text)
             row = f"PROBLEM: {text}"
         print(f"{bot.number:>4} {bot.name:<32.32} {row}")
-        return bool(visit.answer)
+        return bool(life.answer)
+
+    log.info("Each bot's setup runs, as at a start. No bot connects.")
+    print(f"{'no.':>4} {'name':<32} {heads}")
+    are_right = await asyncio.gather(*map(visit, bots))
+    print(f"{sum(are_right)} of {len(bots)} bots are all right")
+    return EXIT_OK if all(are_right) else EXIT_NEEDS_PERSON
 
 
 async def upload_commands(client: Any) -> str:
@@ -2466,23 +2448,21 @@ async def upload_commands(client: Any) -> str:
     tree = client._connection._command_tree  # not public: a plain client has no other way to it
     if tree is None:
         return "none"
+    places: dict[str, Any] = {}  # by what is printed behind a command
     # Not public: a tree says a server's commands only to whoever knows the server already.
-    servers = {server for _, server, _ in tree._context_menus} | tree._guild_commands.keys()
-    if tree.get_commands() or not servers:
-        # Not an empty list where there are others: that would delete the global ones.
-        servers.add(None)
-    uploaded = []
-    for server in servers:
-        where = ""
-        guild = None
+    for server in {*tree._guild_commands, *(server for _, server, _ in tree._context_menus)}:
         if server:
-            where = f" (server {server})"
-            guild = discord.Object(server)
+            places[f" (server {server})"] = discord.Object(server)
+    if tree.get_commands() or not places:
+        # Not an empty list where there are others: that would delete the global ones.
+        places[""] = None
+    uploaded = []
+    for place, guild in places.items():
         try:
             found = await tree.sync(guild=guild)
         except discord.DiscordException as error:
             raise SetupFailed from error
-        uploaded += [f"/{command.name}{where}" for command in found]
+        uploaded += [f"/{command.name}{place}" for command in found]
     return " ".join(uploaded) or "none"
 
 
@@ -3202,7 +3182,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_look:
             for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
-            work = Look(sync=not arguments.check).run(bots)
+            work = look(bots, sync=not arguments.check)
         else:
             signals = Signals()
             runner.belongings = [log_output.restore, signals.hold]
