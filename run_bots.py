@@ -69,7 +69,7 @@ import urllib.request
 import warnings
 import weakref
 from asyncio import sslproto
-from collections import defaultdict, deque
+from collections import ChainMap, defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -143,9 +143,9 @@ GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 # How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the
 # rest.
 CLEANUP_UNTIL = 5
-MAIN_UNTIL = 7  # what follows in a script
-TASKS_UNTIL = 8
-CLOSE_UNTIL = 8.5
+TASKS_UNTIL = 7.5
+CLOSE_UNTIL = 8
+MAIN_UNTIL = 8.5  # what follows in a script
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
 VISIT_TIMEOUT = LOGIN_TIMEOUT + SETUP_TIMEOUT
@@ -269,7 +269,7 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            return [self.script, *modules.imported(self.token).values()]
+            return [self.script, *imported_modules(self.token).values()]
         paths = []
         for name in self.extensions:
             base = name.replace(".", "/")
@@ -565,34 +565,23 @@ class Bot(commands.AutoShardedBot):
         if not settings.extensions:  # a help command and a cache of messages only take memory
             options = {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, **options)
-        self.settings = settings
+        self.extension_names = settings.extensions
 
     async def setup_hook(self) -> None:
-        for name in self.settings.extensions:
-            try:
-                await self.load_extension(name)
-            except commands.ExtensionError:
-                raise
-            except Exception as error:  # of the package that it is in
-                raise commands.ExtensionFailed(name, error) from error
+        for name in self.extension_names:
+            await self.load_extension(name)
 
     async def on_message(self, message: discord.Message) -> None:
-        if self.settings.extensions:
+        if self.extension_names:
             await self.process_commands(message)
-        else:
-            await answer_ping(message)
+        elif message.content.startswith("ping") and not message.author.bot:
+            await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
     async def on_command_error(
         self, context: commands.Context[Any], exception: commands.CommandError
     ) -> None:
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
             await super().on_command_error(context, exception)
-
-
-async def answer_ping(message: discord.Message) -> None:
-    """What a bot does that has no extensions. It answers neither itself nor any other bot."""
-    if not message.author.bot and message.content.startswith("ping"):
-        await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
 
 class ScriptError(Exception):
@@ -609,38 +598,43 @@ STARTED_NONE = (
     " await bot.start(...) at the end of main"
 )
 failed: list[BaseException] = []  # what it has raised, the first of which is the cause
-handed_over: list[Any] | None = None  # by the script that is being read, if one is
+handed_over: Any = None  # by the script that is being read, if one is: a list
+scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
 
 
-async def run_code(bot: BotSettings) -> None:
+def __getattr__(name: str) -> Any:
+    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
+    return getattr(scripts.get(running_token.get()), name)
+
+
+async def run_code(life: "Life") -> None:
     """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
+    bot = life.settings
     if bot.script is None:
-        modules.claim(modules_of(bot.extensions))
+        claim_modules(modules_of(bot.extensions))
         await Bot(bot).start(bot.token)
         return
     try:
         await read_script(bot.script)
     except (SystemExit, KeyboardInterrupt) as error:
         raise ScriptError(f"It calls exit({error}){place_of(error)}") from error
+    if life.client is None:
+        raise ScriptError(STARTED_NONE)
 
 
 def read_script(script: Path) -> Any:
     """Run a script as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too.
 
-    Returns what it would run there.
+    Returns what it runs there.
     """
     global handed_over
     check_script(script)
     own = modules_beside(script)
-    modules.claim(own)
+    claim_modules(own)
     for path in own.values():  # the script may fail before it has imported what is to be saved
-        files.follow(python_files(path) or [path])
-    folder = str(script.parent)
-    with suppress(ValueError):  # its place may be behind another script's folder
-        sys.path.remove(folder)
-    sys.path.insert(0, folder)
-    arguments = sys.argv
-    sys.argv = [str(script)]
+        files.follow(python_files(path))
+    sys.path[:] = dict.fromkeys([str(script.parent), *sys.path])
+    del sys.argv[1:]  # runpy puts the script before it
     work = handed_over = []
     failed.clear()
     try:
@@ -650,46 +644,36 @@ def read_script(script: Path) -> Any:
         failed.append(error)
     finally:
         handed_over = None
-        sys.argv = arguments
         restore_folder()
     if not work:
         raise failed[0]
-    first: Any = work.pop(0)
-    scripts[running_token.get()] = first.modules["__main__"]
-    while first.modules:  # what HandedOver has kept from being imported is among them
-        sys.modules.setdefault(*first.modules.popitem())
-    for extra in work:  # a clean-up of its own, which it runs in spite of HandedOver
-        extra.close()
-    return first
-
-
-scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
-
-
-def __getattr__(name: str) -> Any:
-    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
-    return getattr(scripts.get(running_token.get()), name)
+    begun: Any = work[0]
+    scripts[running_token.get()] = begun.modules["__main__"]
+    while begun.modules:  # what HandedOver has kept from being imported is among them
+        sys.modules.setdefault(*begun.modules.popitem())
+    return begun
 
 
 def check_script(script: Path) -> None:
     """See that it can be run. Raises `ScriptError`, or what Python says of it."""
-    name = shown(script)
-    if script.is_dir():
-        raise ScriptError(f"{name} is a folder. Name the file in it that you start with python")
     if not script.is_file():
-        guess = find(name.replace(".", "/") + ".py")
-        hint = f"Did you mean {shown(guess)}" if guess.is_file() else "Check its name"
-        raise ScriptError(f"There is no file {name}. {hint}")
+        example = "such as bots/music.py, not bots or bots.music"
+        raise ScriptError(f"There is no file {shown(script)}. Name the script itself, {example}")
     compile(script.read_bytes(), str(script), "exec")
+
+
+def top_of(name: str) -> str:
+    """The module that this one is in: of a.b.c it is a."""
+    return name.partition(".")[0]
 
 
 def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
     """What extensions are in, by name: a file, or a folder."""
     own = {}
-    for name in extensions:
-        top = name.partition(".")[0]
-        file = find(f"{top}.py")
-        own[top] = file if file.exists() else find(top)
+    for name in map(top_of, extensions):
+        for path in (find(name), find(f"{name}.py")):
+            if path.exists():
+                own[name] = path
     return own
 
 
@@ -700,79 +684,111 @@ def modules_beside(script: Path) -> dict[str, Path]:
     """
     there = {}
     for path in script.parent.glob("*"):
-        is_package = any(python_files(path)) and not (path / "pyvenv.cfg").exists()
-        if path != script and (path.suffix == ".py" or is_package):
+        if python_files(path) and path != script and not (path / "pyvenv.cfg").exists():
             there[path.stem] = path
     own = {}
     texts = [script]
     while texts:
         text = texts.pop().read_text("utf-8", errors="replace")
         for name in there.keys() & set(re.findall(r"\w+", text)):
-            own[name] = path = there.pop(name)
-            texts += python_files(path) or [path]
+            own[name] = there.pop(name)
+            texts += python_files(own[name])
     return own
 
 
-def python_files(folder: Path) -> list[Path]:
-    """Those in a folder, and in the folders in it."""
-    return [*folder.glob("*.py"), *folder.glob("*/*.py")]
+def python_files(path: Path) -> list[Path]:
+    """The file itself, or those in a folder, and in the folders in it."""
+    if path.suffix == ".py":
+        return [path]
+    return [*path.glob("*.py"), *path.glob("*/*.py")]
 
 
-class Modules:
-    """Which bot has which modules of its own: one process has one module of a name."""
+# Which bot has which modules of its own, by its token and a module's name: one process has one
+# module of a name.
+claims: dict[str, dict[str, Path]] = {}
 
-    def __init__(self) -> None:
-        self._claims: dict[str, dict[str, Path]] = {}  # by the bot's token, and the module's name
 
-    def claim(self, own: dict[str, Path]) -> None:
-        """Take these for the running bot. Raises `ScriptError`."""
-        for name, path in own.items():
-            for other in self._others(name):
-                if path != other and path not in other.parents:
-                    ways = "Give one another name, or run this bot in a process of its own"
-                    text = f"{path} and {other} are modules of one name. {ways}, with --only"
-                    raise ScriptError(text)
-        self._claims[running_token.get()] = own
+def claim_modules(own: dict[str, Path]) -> None:
+    """Take these for the running bot. Raises `ScriptError`."""
+    claimed = ChainMap(*claims.values())
+    for name, path in own.items():
+        other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
+        if other.name and path not in (other, *other.parents):
+            ways = "Give one another name, or run this bot in a process of its own, with --only"
+            raise ScriptError(f"{path} and {other} are modules of one name. {ways}")
+    claims[running_token.get()] = own
 
-    def _others(self, name: str) -> Iterable[Path]:
-        file = file_of(sys.modules.get(name))
-        if file:
-            yield Path(file)
-        for claims in self._claims.values():
-            if name in claims:
-                yield claims[name]
 
-    def imported(self, token: str) -> dict[str, Path]:
-        """The modules of a bot that are imported, by name, and their files."""
-        own = self._claims.get(token, {})
-        found = {}
-        for name, module in list(sys.modules.items()):
-            top = name.partition(".")[0]
-            if top in own:
-                found[name] = Path(file_of(module))
-        return found
+def imported_modules(token: str) -> dict[str, Path]:
+    """The modules of a bot that are imported, by name, and their files."""
+    own = claims.get(token, {})
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if top_of(name) in own:
+            found[name] = Path(file_of(module))
+    return found
 
-    def release(self) -> None:
-        """The running bot has ended: what no other one has is imported anew."""
-        token = running_token.get()
-        imported = self.imported(token)
-        self._claims.pop(token, {})
-        others = set().union(*self._claims.values())
-        for name in imported:
-            if name.partition(".")[0] not in others:
-                del sys.modules[name]
 
-    def forget(self, token: str) -> None:
-        """See that a bot's modules are read anew, also where another bot has them."""
-        extensions = {name for bot in bots_with_code for name in bot.extensions}
-        for name in self.imported(token).keys() - extensions:
+def release_modules() -> None:
+    """The running bot has ended: what no other one has is imported anew."""
+    token = running_token.get()
+    imported = imported_modules(token)
+    claims.pop(token, {})
+    others = ChainMap(*claims.values())
+    for name in imported:
+        if top_of(name) not in others:
             del sys.modules[name]
 
 
-modules = Modules()
+def forget_modules(token: str) -> None:
+    """See that a bot's modules are read anew, also where another bot has them."""
+    for name in imported_modules(token).keys() - loaded_extensions():
+        del sys.modules[name]
 
 
-def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
+bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def loaded_extensions() -> set[str]:
+    """The names of the extensions that any bot has."""
+    return {name for bot in bots_with_code for name in bot.extensions}
+
+
+def saved_extensions(client: object, saved: set[Path]) -> dict[str, set[Path]]:
+    """The extensions of a client that are among these files, by name, with their files."""
+    found = {}
+    for name, module in getattr(client, "extensions", {}).items():  # a plain client has none
+        file = Path(file_of(module))
+        place = file.parent if file.name == "__init__.py" else file
+        own = {path for path in saved if path.is_relative_to(place)}
+        if own:
+            found[name] = own
+    return found
+
+
+def keep_modules(change: Any) -> Any:
+    """Around what loads and unloads an extension: the modules of other bots stay importable."""
+
+    @functools.wraps(change)
+    async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
+        bots_with_code.add(bot)
+        before = dict(sys.modules)
+        try:
+            await change(bot, name, **options)
+        except (SystemExit, KeyboardInterrupt) as error:  # discord.py would leave half of it
+            sys.modules.pop(name, None)
+            raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
+        finally:
+            files.follow(Path(file_of(module)) for module in bot.extensions.values())
+            kept = tuple(f"{name}." for name in loaded_extensions())
+            for module in before.keys() - sys.modules.keys():  # hardly ever any
+                if f"{module}.".startswith(kept):
+                    sys.modules[module] = before[module]
+
+    return change_and_keep
+
+
+def hand_over(run: Any) -> Any:
     """In the place of `asyncio.run`: a script gives us what it would run."""
 
     @functools.wraps(run)
@@ -780,13 +796,12 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
         if handed_over is None or threading.get_ident() != main_thread:
             return run(*arguments, **options)
         work = arguments[-1]
-        if run.__name__ == "run":
-            if not handed_over:
-                return begin(work)
-            handed_over.append(work)
-            raise HandedOver
+        if run.__name__ == "run" and not handed_over:
+            return begin(work)
         if asyncio.iscoroutine(work):
             work.close()
+        if handed_over:  # a clean-up of its own, in spite of HandedOver
+            raise HandedOver
         raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
@@ -812,7 +827,8 @@ class Begun:
 def begin(work: Any) -> Any:
     """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
     global handed_over
-    waiting, handed_over = handed_over, None
+    reader = handed_over
+    handed_over = None  # what it runs itself is refused by Python
     try:
         begun = Begun(work, work.send(None))
     except StopIteration as end:
@@ -821,9 +837,8 @@ def begin(work: Any) -> Any:
         failed.append(error)
         raise
     finally:
-        handed_over = waiting
-    assert handed_over is not None
-    handed_over.append(begun)
+        handed_over = reader
+    reader.append(begun)
     raise HandedOver
 
 
@@ -844,50 +859,6 @@ async def log_in_or_refuse(client: discord.Client, token: str) -> None:
 
 
 log_in_client = discord.Client.login
-bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
-    """Around what loads and unloads an extension: the modules of other bots stay importable."""
-
-    @functools.wraps(change)
-    async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
-        bots_with_code.add(bot)
-        before = dict(sys.modules)
-        try:
-            await change(bot, name, **options)
-        except (SystemExit, KeyboardInterrupt) as error:  # discord.py would leave half of it
-            sys.modules.pop(name, None)
-            raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
-        finally:
-            files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            for module in before.keys() - sys.modules.keys():  # hardly ever any
-                if any(is_part_of(module, other) for other in bots_with_code if other is not bot):
-                    sys.modules[module] = before[module]
-
-    return change_and_keep
-
-
-def is_part_of(module: str, bot: Any) -> bool:
-    """Whether a module of this name is one of a bot's extensions, or below one."""
-    return any(f"{module}.".startswith(f"{name}.") for name in bot.extensions)
-
-
-def parts_of(module: object, changed: set[Path]) -> set[Path]:
-    """Which of these files are this module's, or of the package that it is."""
-    file = Path(file_of(module))
-    if file.name != "__init__.py":
-        return changed & {file}
-    return {path for path in changed if file.parent in path.parents}
-
-
-def extensions_among(code: set[Path]) -> set[Path]:
-    """Those of these files that some bot can load again, without leaving Discord."""
-    found: set[Path] = set()
-    for bot in bots_with_code:
-        for module in bot.extensions.values():
-            found |= parts_of(module, code)
-    return found
 
 
 def take_over() -> None:
@@ -895,17 +866,18 @@ def take_over() -> None:
 
     All of it is public but `BotBase`, where discord.py has what its two classes of bots share.
     """
-    discord.Client.login = log_in_or_refuse  # type: ignore[assignment, method-assign]
-    asyncio.run = hand_over(asyncio.run)
-    asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
-    loop_class: Any = asyncio.BaseEventLoop
-    loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
-    loop_class.run_forever = hand_over(loop_class.run_forever)
-    discord.Client.start = start_or_hold  # type: ignore[assignment, method-assign]
+    client_class: Any = discord.Client
+    client_class.start = start_or_hold
+    client_class.login = log_in_or_refuse
     discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
     for name in ("load_extension", "unload_extension", "reload_extension"):
         change = getattr(commands.bot.BotBase, name)
         setattr(commands.bot.BotBase, name, keep_modules(change))
+    loop_class: Any = asyncio.BaseEventLoop
+    loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
+    loop_class.run_forever = hand_over(loop_class.run_forever)
+    asyncio.run = hand_over(asyncio.run)
+    asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
 
 
 # --- What a failure means ----------------------------------------------------------------------
@@ -1008,7 +980,7 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
-    if isinstance(error, (SetupFailed, ScriptError)):
+    if client is None or isinstance(error, (SetupFailed, ScriptError)):
         return diagnose_setup(error.__cause__ or error, bot)
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
         error = error.__cause__ or error  # Discord's answer
@@ -1478,36 +1450,14 @@ class Gateway:
 # It touches nothing of another client, and decides nothing of what comes after it.
 
 
-async def set_up(setup_hook: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a bot's own setup, within its time. Raises `SetupFailed`."""
-    try:
-        async with asyncio.timeout(SETUP_TIMEOUT) as limit:
-            await setup_hook()
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task and task.cancelling():  # the bot is to end
-            raise
-        raise SetupFailed("Some code in the bot's setup was cancelled.") from None
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        if limit.expired():
-            hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
-            text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
-            raise SetupFailed(text) from None
-        raise SetupFailed from error
-
-
 def find_proxy() -> str | None:
     """The proxy that the system or the environment names for Discord. Raises `SettingsError`."""
     proxy = urllib.request.getproxies().get("https")
     if proxy is None or urllib.request.proxy_bypass("discord.com"):
         return None
     if proxy.startswith("socks"):
-        remedy = (
-            "Name an HTTP proxy, or bring a client with a connector of the package aiohttp-socks."
-        )
-        raise SettingsError(
-            f"HTTPS_PROXY: {proxy} is a SOCKS proxy, which is not supported. {remedy}"
-        )
+        remedy = "Name an HTTP proxy, or bring a client with a connector of aiohttp-socks."
+        raise SettingsError(f"HTTPS_PROXY: {proxy} is a SOCKS proxy. {remedy}")
     return proxy
 
 
@@ -1515,26 +1465,16 @@ async def do_nothing() -> None:
     pass
 
 
-async def clean_up(client: discord.Client) -> None:
+async def clean_up(client: Any) -> None:
     """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice.
 
-    `client.close()` does it too late.
+    `client.close()` does it too late. A plain client has neither extensions nor cogs.
     """
-    if isinstance(client, commands.Bot | commands.AutoShardedBot):
-        for name in list(client.extensions):
-            with suppress(Exception):
-                await client.unload_extension(name)
-        for name in list(client.cogs):
-            with suppress(Exception):
-                await client.remove_cog(name)
-    for voice in client.voice_clients:
-        with suppress(Exception):
-            await voice.disconnect(force=True)
-
-
-def extensions_of(client: discord.Client | None) -> dict[str, object]:
-    """The modules of its extensions by name, which a plain client has not."""
-    return dict(getattr(client, "extensions", {}))
+    ends = [client.unload_extension(name) for name in getattr(client, "extensions", ())]
+    await asyncio.gather(*ends, return_exceptions=True)
+    ends = [client.remove_cog(name) for name in getattr(client, "cogs", ())]
+    ends += [voice.disconnect(force=True) for voice in client.voice_clients]
+    await asyncio.gather(*ends, return_exceptions=True)
 
 
 def file_of_task(task: asyncio.Task[Any]) -> str:
@@ -1543,12 +1483,11 @@ def file_of_task(task: asyncio.Task[Any]) -> str:
     return getattr(code, "co_filename", "<")
 
 
-async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
+async def wait_for_end(ending: set[Any], deadline: float) -> bool:
     """Wait for these tasks until then, and cancel what is late. Returns whether all ended."""
     if not ending:
         return True
-    left = max(0, deadline - time.monotonic())
-    _, late = await asyncio.wait(ending, timeout=left)
+    _, late = await asyncio.wait(ending, timeout=deadline - time.monotonic())
     for task in late:
         task.cancel()
     return not late
@@ -1561,22 +1500,24 @@ def error_of(task: asyncio.Task[Any] | None) -> BaseException | None:
     return task.exception()
 
 
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
 class Life:
     """One client, from its beginning to its end. Whoever closes it asks for that end."""
 
     def __init__(self, entry: "Entry") -> None:
         self.entry = entry
-        self.client: discord.Client | None = None  # until its code has made one
+        self.client: Any = None  # until its code has made one
         self.leaving = asyncio.Event()  # it is to end
-        self.is_offline = asyncio.Event()  # nobody sees it any more
-        self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
         self.is_over = False  # its code begins nothing any more
-        self._has_client = asyncio.Event()  # or its code has ended without one
+        self._held = asyncio.Event()  # its code has made the client
+        self._left = asyncio.Event()  # the client is closed: what follows in its code may come
         self._main: asyncio.Task[None] | None = None  # its code, from its beginning
         self._gateway: Gateway | None = None
-        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._waiting: set[Any] = set()  # tasks of its code that wait until it has left
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
 
     @property
@@ -1587,98 +1528,88 @@ class Life:
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
         running_life.set(weakref.ref(self))
-        self._attempt = asyncio.create_task(self._live())
-        asked = asyncio.create_task(self.leaving.wait())
-        await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if self._attempt.cancelled() and not self.leaving.is_set():
-            kind_of_error = RuntimeError if self.is_up else SetupFailed
-            self.error = kind_of_error("Some code has cancelled this bot.")
-        self.leaving.set()
+        self._attempt = self._begin(self._live())
+        await self.leaving.wait()
+        if self._attempt.cancelled():
+            self.error = SetupFailed("Some code has cancelled this bot.")
         self.error = self.error or error_of(self._attempt) or error_of(self._main)
         await self._end()
-        self.left.set()
+        self.is_over = True
         return self.error
+
+    def _begin(self, work: Any) -> asyncio.Task[Any]:
+        """Begin what ends the life when it ends."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self.leaving.set())
+        return task
 
     async def _live(self) -> None:
         await self.entry.pause()
-        self._main = asyncio.create_task(run_code(self.settings))
-        self._main.add_done_callback(self._main_ended)
-        try:
-            client = await self._wait_for_client()
-            self._close_client = client.close
-            client.close = self.close  # type: ignore[method-assign]
-            self.entry.shared.restore()
-            await self.log_in(client)
-        finally:
-            self.entry.shared.restore()
+        self._main = self._begin(run_code(self))
+        await self.set_up(self._held.wait)
+        await self.log_in()
+        await self.set_up(self._setup_hook)
         self.is_up = True
-        await self.stay(client)
-
-    async def _wait_for_client(self) -> discord.Client:
-        """Wait until its code has made a client. Raises `SetupFailed`."""
-        try:
-            async with asyncio.timeout(SETUP_TIMEOUT):
-                await self._has_client.wait()
-        except TimeoutError:
-            raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.") from None
-        if self.client is None:
-            raise SetupFailed from error_of(self._main) or ScriptError(STARTED_NONE)
-        return self.client
-
-    def _main_ended(self, _: asyncio.Task[None]) -> None:
-        if self.client:
-            self.leaving.set()
-        self._has_client.set()
+        await self.stay()
 
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: take the client, and wait for its end."""
         if self.client is None:
+            self.client = client
+            self._close_client = client.close
+            self._setup_hook = client.setup_hook
+            client.close = self.close  # type: ignore[method-assign]
+            client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has its own time
             if not isinstance(client.loop, asyncio.AbstractEventLoop):
                 await client.__aenter__()  # as `async with client` does, which may be left out
-            self.client = client
-            self._has_client.set()
+            self._held.set()
         elif not self.leaving.is_set():
             self.error = ScriptError("It starts two bots. Make a script of each")
             self.leaving.set()
-            raise self.error
-        await self.is_offline.wait()
+        await self._wait_until_left()
         if self.error:
             raise self.error
 
-    async def log_in(self, client: discord.Client) -> None:
-        """Log in by REST, and run the bot's own setup, each within its time.
+    async def set_up(self, setup: Work) -> None:
+        """Wait for what the bot's own code does before it connects. Raises `SetupFailed`."""
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT) as limit:
+                await setup()
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if not limit.expired():
+                raise SetupFailed from error
+            hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
+            text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
+            raise SetupFailed(text) from None
+        finally:
+            self.entry.shared.restore()
 
-        Raises `SetupFailed`, or what discord.py raises.
-        """
-        setup_hook = client.setup_hook
-        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
+    async def log_in(self) -> None:
+        """Log in by REST. Raises what discord.py raises."""
         # Not public: a client takes a connector and a proxy only as it is made, perhaps by a
         # script, and waits for long rate limits, which are errors here: the entry waits.
-        http = client.http
+        http = self.client.http
         if http.connector is discord.utils.MISSING:
             http.connector = self.entry.shared.pool
         http.proxy = http.proxy or find_proxy()
         own_limit = http.max_ratelimit_timeout
         http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-        try:
-            async with asyncio.timeout(LOGIN_TIMEOUT):
-                await client.login(self.settings.token)
-        finally:
-            client.setup_hook = setup_hook  # type: ignore[method-assign]
-            http.max_ratelimit_timeout = own_limit
-        await set_up(setup_hook)
+        async with asyncio.timeout(LOGIN_TIMEOUT):
+            await self.client.login(self.settings.token)
+        http.max_ratelimit_timeout = own_limit
 
-    async def stay(self, client: discord.Client) -> None:
+    async def stay(self) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
         files.follow(self.settings.code_files())
         self.entry.reached()
         self.entry.pace.has_session = False
-        starts = await self._wait_for_starts(client)
-        self._gateway = Gateway(client, self.entry, starts)
+        starts = await self._wait_for_starts()
+        self._gateway = Gateway(self.client, self.entry, starts)
         while True:
             self._gateway.launched = 0
             try:
-                return await client.connect()
+                await self.client.connect()
+                return
             except NewSession:
                 await self.entry.pause()
             except AttributeError as error:
@@ -1687,13 +1618,13 @@ class Life:
                 if error.name != "sequence":
                     raise
 
-    async def _wait_for_starts(self, client: discord.Client) -> Starts:
+    async def _wait_for_starts(self) -> Starts:
         """Heed what Discord has counted, also of other processes: restarts add up."""
         while True:
             try:
-                starts = await ask_for_starts(client)
+                starts = await ask_for_starts(self.client)
             except Exception as error:
-                failure = diagnose(error, self.settings, client)
+                failure = diagnose(error, self.settings, self.client)
                 if failure.kind is Kind.FINAL:
                     raise
             else:
@@ -1706,65 +1637,51 @@ class Life:
             await self.entry.pause()
 
     async def _end(self) -> None:
-        """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
+        """Its own clean-up while all of it lives, then Discord, its tasks, the client, its main."""
         began = time.monotonic()
-        extensions = extensions_of(self.client).values()
+        code = set(self.settings.code_files())  # the clean-up unloads some of it
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
-                text = "The bot's clean-up took more than %s s. It was cut off."
-                log.warning(text, CLEANUP_UNTIL)
+                log.warning(f"The bot's clean-up took more than {CLEANUP_UNTIL} s. It was cut off.")
         if self._gateway:
             await self._gateway.leave()
-        if self._main:
-            await self._end_main(self._main, began + MAIN_UNTIL)
-        own = self._own_tasks(extensions)
+        own = self._own_tasks(code)
         for task in own:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
-        self.is_over = True
-        running_life.set(None)
         self._attempt.cancel()  # connect() now and then goes on until the client is closed
-        await self._close(began + CLOSE_UNTIL)
+        await wait_for_end({self._attempt, asyncio.create_task(self._close())}, began + CLOSE_UNTIL)
+        self._left.set()
+        if self._main:
+            if self.entry.wanted is not self.settings:
+                self._main.cancel()  # as Ctrl-C does to `asyncio.run`
+            await wait_for_end({self._main}, began + MAIN_UNTIL)
+            error = error_of(self._main)
+            if error not in (None, self.error):
+                log.error("What follows the bot's end has failed.", exc_info=error)
+            release_modules()
 
-    def _own_tasks(self, extensions: Iterable[object]) -> set[asyncio.Task[Any]]:
+    def _own_tasks(self, code: set[Path]) -> set[Any]:
         """The tasks that end with this client: those of discord.py, and of the bot's own code.
 
         Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
         """
-        code = set(self.settings.code_files())
-        own: set[asyncio.Task[Any]] = set()
-        for task in tasks[self.settings.token] - {self._attempt, self._main, *self._closers}:
+        own = set()
+        for task in tasks[self.settings.token] - {self._attempt, self._main, *self._waiting}:
             file = file_of_task(task)
-            code_of_task = {Path(file)}
-            is_of_extension = any(parts_of(module, code_of_task) for module in extensions)
-            if file.startswith(LIBRARIES) or is_of_extension or code_of_task <= code:
+            if file.startswith(LIBRARIES) or Path(file) in code:
                 own.add(task)
         return own
 
-    async def _end_main(self, main: asyncio.Task[None], deadline: float) -> None:
-        """Let what follows in its code end too. `hold` waits for this."""
-        is_asked = self.entry.wanted is not self.settings
-        if is_asked or self.client is None:
-            main.cancel()  # as Ctrl-C does to `asyncio.run`
-        self.is_offline.set()
-        await wait_for_end({main}, deadline)
-        error = error_of(main)
-        if error and error is not self.error and self.client:
-            log.error("What follows the bot's end has failed.", exc_info=error)
-        modules.release()
-
-    async def _close(self, deadline: float) -> None:
-        ending: set[asyncio.Task[Any]] = {self._attempt}
+    async def _close(self) -> None:
         if self.client:
-            closing = asyncio.create_task(self._close_client())
-            ending.add(closing)
-        await wait_for_end(ending, deadline)
-        if self.client:
-            error = error_of(closing)
-            if error:
-                log.error("Some clean-up failed.", exc_info=error)
-            await self.client.http.close()  # not public: where the client's own close was cut off
+            try:
+                await self._close_client()
+            except Exception:
+                log.exception("Some clean-up failed.")
+            finally:
+                await self.client.http.close()  # not public: where the client's own was cut off
 
     async def reload(self, code: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
@@ -1772,40 +1689,35 @@ class Life:
         running_token.set(self.settings.token)
         outcome = ""
         async with self._one_reload:
-            for name, module in extensions_of(self.client).items():
-                if parts_of(module, code) and not self.leaving.is_set():
-                    problem = await self._reload_one(name)
-                    outcome = "did not load in" if problem else outcome or "reloaded"
+            for name in saved_extensions(self.client, code):
+                if self.leaving.is_set():
+                    break
+                outcome = outcome or "reloaded"
+                try:
+                    await self.client.reload_extension(name)
+                except (Exception, asyncio.CancelledError) as error:
+                    outcome = "did not load in"
+                    failure = diagnose_setup(error, self.settings)
+                    text = f"{failure.text} The old code keeps running."
+                    log.error(text, exc_info=failure.cause)
         if outcome:
             self.entry.shared.restore()
         return outcome
-
-    async def _reload_one(self, name: str) -> str:
-        """Load one again. Returns the problem, which the log has, if there is one."""
-        client: Any = self.client
-        try:
-            await client.reload_extension(name)
-            return ""
-        except (Exception, asyncio.CancelledError) as error:
-            failure = diagnose_setup(error, self.settings)
-            log.error("%s The old code keeps running.", failure.text, exc_info=failure.cause)
-            return failure.text
 
     async def close(self) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it.
 
         Where the end has begun already, it does neither.
         """
-        task = asyncio.current_task()
-        is_discord_py = task is self._attempt and self._gateway
-        if self.leaving.is_set() or is_discord_py:  # what connect() raises then says why
+        is_discord_py = self._gateway and asyncio.current_task() is self._attempt
+        if is_discord_py or self.leaving.is_set():  # what connect() raises then says why
             return
         self.leaving.set()
-        if task is not self._attempt:
-            self._closers.add(task)
-            # Not the end, where a script's main may wait for this task.
-            event = self.is_offline if self.settings.script else self.left
-            await event.wait()
+        await self._wait_until_left()
+
+    async def _wait_until_left(self) -> None:
+        self._waiting.add(asyncio.current_task())
+        await self._left.wait()
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
@@ -1963,7 +1875,8 @@ class Entry:
         own = code.intersection(self.wanted.code_files())
         script = self.wanted.script
         if self.life and self.life.is_up:
-            own = own - extensions_among(code) if script else set()
+            loadable = saved_extensions(self.client, code).values()
+            own = own.difference(*loadable) if script else set()
             if not can_run(own, self.wanted):
                 return set()
         elif script:
@@ -2209,7 +2122,7 @@ class Runner:
                 restarts[entry] = own
         for entry, own in restarts.items():
             if own != {entry.settings.script}:
-                modules.forget(entry.settings.token)
+                forget_modules(entry.settings.token)
         for entry in restarts:
             entry.want(entry.wanted, again=True)
             self._unsettle()
@@ -2470,9 +2383,7 @@ def protect_what_is_shared() -> None:
 # --check changes nothing at Discord.
 
 
-PROBLEM = "PROBLEM: "
-Ask = Callable[[discord.Client], Coroutine[Any, Any, str]]
-COLUMNS = "{:>4} {:<32.32} {:<20} {:>7} {:>9}"  # 80 columns at most
+Ask = Callable[[Any], Coroutine[Any, Any, str]]
 
 
 class Visit(Life):
@@ -2483,105 +2394,90 @@ class Visit(Life):
         self.answer = ""
         self._ask = ask
 
-    async def log_in(self, client: discord.Client) -> None:
-        problem = None  # looked at behind `except`: what comes then is not because of it
+    async def log_in(self) -> None:
+        trouble = None  # looked at behind `except`: what comes then is not because of it
         try:
-            await super().log_in(client)
-        except (SetupFailed, OSError, aiohttp.ClientError) as error:
-            problem = error
-        if isinstance(problem, (OSError, aiohttp.ClientError)):  # the code can be looked at
-            await set_up(client.setup_hook)
-        cause = problem.__cause__ if problem else None
-        origin = getattr(cause, "original", cause)
-        if isinstance(origin, OSError) and origin.errno == errno.EADDRINUSE:
+            await super().log_in()
+        except (OSError, aiohttp.ClientError) as error:
+            trouble = error
+        if trouble:  # the code can be looked at
+            await self.set_up(self._setup_hook)
+            raise trouble
+
+    async def set_up(self, setup: Work) -> None:
+        try:
+            await super().set_up(setup)
+        except SetupFailed as error:
+            origin: Any = getattr(error.__cause__, "original", error.__cause__)
+            if getattr(origin, "errno", 0) != errno.EADDRINUSE:
+                raise
             log.warning("%s. Is it the running program that has it?", origin)
-        elif problem:
-            raise problem
 
-    async def stay(self, client: discord.Client) -> None:
-        self.answer = await self._ask(client)
+    async def stay(self) -> None:
+        self.answer = await self._ask(self.client)
 
 
-class Look:
-    """One look at every bot. A row is printed for each as soon as it is known."""
+async def look(bots: list[BotSettings], *, sync: bool) -> int:
+    """Look at every bot, and print a row for each as soon as it is known. Returns the exit code."""
+    ask = upload_commands if sync else describe
+    heads = "slash commands" if sync else "id                   servers  connects"
+    shared = Shared("", restore_folder)
+    places = asyncio.Semaphore(VISITS_AT_ONCE)
+    told: set[str] = set()  # what is the same for many bots is told once
 
-    def __init__(self, *, sync: bool) -> None:
-        self._ask = upload_commands if sync else describe
-        self._heads = ("slash commands", "", "") if sync else ("id", "servers", "connects")
-        self._places = asyncio.Semaphore(VISITS_AT_ONCE)
-        self._told: set[str] = set()  # what is the same for many bots is told once
-
-    async def run(self, bots: list[BotSettings]) -> int:
-        """Look at these, and print what is there. Returns the exit code."""
-        self._shared = Shared("", restore_folder)
-        log.info("Each bot's setup runs, as at a start. No bot connects.")
-        print(COLUMNS.format("no.", "name", *self._heads))
-        visits = [asyncio.create_task(self._visit(bot)) for bot in bots]
-        outcomes = await asyncio.gather(*visits)
-        print(f"{sum(outcomes)} of {len(bots)} bots are all right")
-        return EXIT_OK if all(outcomes) else EXIT_NEEDS_PERSON
-
-    async def _visit(self, bot: BotSettings) -> bool:
-        """Print one bot's row. Returns whether it is all right."""
+    async def visit(bot: BotSettings) -> bool:
         running_token.set(bot.token)
-        visit = Visit(bot, self._shared, self._ask)
-        async with self._places:
-            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, visit.leaving.set)
-            error = await visit.run()
-        answer = visit.answer or f"{PROBLEM}{self._problem_of(visit, error)}"
-        print(f"{bot.number:>4} {bot.name:<32.32} {answer}")
-        return bool(visit.answer)
+        life = Visit(bot, shared, ask)
+        async with places:
+            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.leaving.set)
+            error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
+        row = life.answer
+        if not row:
+            failure = diagnose(error, bot, life.client)
+            if failure.cause:
+                log.error("The error in its code:", exc_info=failure.cause)
+            text = "the same" if failure.text in told else failure.text
+            told.add(failure.text)
+            row = f"PROBLEM: {text}"
+        print(f"{bot.number:>4} {bot.name:<32.32} {row}")
+        return bool(life.answer)
 
-    def _problem_of(self, visit: Visit, error: BaseException | None) -> str:
-        if error is None:
-            return f"{visit.settings.code_source}: The bot's setup was cancelled, or does not end."
-        failure = diagnose(error, visit.settings, visit.client)
-        if failure.cause:
-            log.error("The error in its code:", exc_info=failure.cause)
-        if failure.text in self._told:
-            return "the same"
-        self._told.add(failure.text)
-        return failure.text
+    log.info("Each bot's setup runs, as at a start. No bot connects.")
+    print(f"{'no.':>4} {'name':<32} {heads}")
+    are_right = await asyncio.gather(*map(visit, bots))
+    print(f"{sum(are_right)} of {len(bots)} bots are all right")
+    return EXIT_OK if all(are_right) else EXIT_NEEDS_PERSON
 
 
-async def upload_commands(client: discord.Client) -> str:
+async def upload_commands(client: Any) -> str:
     """Upload a bot's slash commands, of all servers and of single ones. Raises `SetupFailed`."""
     tree = client._connection._command_tree  # not public: a plain client has no other way to it
     if tree is None:
         return "none"
-    guilds = servers_of(tree)
+    places: dict[str, Any] = {}  # by what is printed behind a command
+    # Not public: a tree says a server's commands only to whoever knows the server already.
+    for server in {*tree._guild_commands, *(server for _, server, _ in tree._context_menus)}:
+        if server:
+            places[f" (server {server})"] = discord.Object(server)
+    if tree.get_commands() or not places:
+        # Not an empty list where there are others: that would delete the global ones.
+        places[""] = None
     uploaded = []
-    try:
-        if tree.get_commands() or not guilds:
-            # Not an empty list where there are others: that would delete the global ones.
-            uploaded += [f"/{command.name}" for command in await tree.sync()]
-        for guild in guilds:
-            for command in await tree.sync(guild=discord.Object(guild)):
-                uploaded.append(f"/{command.name} (server {guild})")
-    except discord.DiscordException as error:
-        raise SetupFailed from error
+    for place, guild in places.items():
+        try:
+            found = await tree.sync(guild=guild)
+        except discord.DiscordException as error:
+            raise SetupFailed from error
+        uploaded += [f"/{command.name}{place}" for command in found]
     return " ".join(uploaded) or "none"
 
 
-def servers_of(tree: discord.app_commands.CommandTree[Any]) -> set[int]:
-    """The ids of the servers that have commands of their own.
-
-    Not public: a tree says a server's commands only to whoever knows the server already.
-    """
-    guilds = set(tree._guild_commands)
-    for _, guild, _ in tree._context_menus:
-        if guild:
-            guilds.add(guild)
-    return guilds
-
-
-async def describe(client: discord.Client) -> str:
+async def describe(client: Any) -> str:
     """What `--check` says of a logged-in bot. Raises what is wrong with it."""
     if missing_intents(client):
         raise discord.PrivilegedIntentsRequired(None)
     starts = await ask_for_starts(client)
     application = client.application
-    assert application is not None
     permissions = discord.Permissions(
         view_channel=True, send_messages=True, read_message_history=True
     )
@@ -3294,7 +3190,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_look:
             for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
-            work = Look(sync=not arguments.check).run(bots)
+            work = look(bots, sync=not arguments.check)
         else:
             signals = Signals()
             runner.belongings = [log_output.restore, signals.hold]

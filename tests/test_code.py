@@ -517,3 +517,25 @@ async def test_code_that_is_saved_beside_settings_that_are_not_valid_is_taken(
     await until(lambda: [message["content"] for message in bot.messages] == ["new"])
     assert untouched(bot)
     assert await program.stop() == 0
+
+
+async def test_two_bots_can_have_an_extension_that_is_an_installed_package(
+    program: Program, discord: LocalDiscord
+) -> None:
+    (program.folder / "installed" / "third_party").mkdir(parents=True)
+    write_cog(program, "installed/third_party/__init__.py", "here")
+    write(
+        program,
+        "installs.py",
+        "import sys\nsys.path.append('installed')\nasync def setup(bot):\n    pass\n",
+    )
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    await start(program, one, two, extra="DISCORD_BOT_EXTENSIONS=installs,third_party")
+    assert await answers(discord, one, two) == ["here", "here"]
+    program.write_env(one, extra="DISCORD_BOT_EXTENSIONS=installs,third_party")
+    await program.logged("[two] stopped: as asked")
+    program.write_env(one, two, extra="DISCORD_BOT_EXTENSIONS=installs,third_party")
+    await program.logged("ready as two", times=2)
+    assert untouched(one)
+    assert await program.stop() == 0
+    program.assert_clean()

@@ -594,13 +594,13 @@ async def test_a_script_that_is_wrong_stops_its_bot_alone_and_the_log_says_where
 
 PATHS = {
     "nowhere.py": ["There is no file", "nowhere.py"],
-    "bots": ["bots is a folder", "Name the file"],
-    "bots.music": ["There is no file", "Did you mean", "bots/music.py"],
-    "music": ["Did you mean", "music.py"],
+    "bots": ["There is no file bots.", "Name the script itself"],
+    "bots.music": ["There is no file bots.music.", "such as bots/music.py"],
+    "music": ["There is no file music.", "such as bots/music.py"],
 }
 
 
-async def test_a_script_has_to_be_a_file_and_the_log_says_which_one_is_meant(
+async def test_a_script_has_to_be_a_file_and_the_log_says_how_to_name_one(
     program: Program, discord: LocalDiscord
 ) -> None:
     (program.folder / "bots").mkdir()
