@@ -295,7 +295,8 @@ async def test_nothing_is_read_while_nothing_is_saved(
     (line,) = [line for line in program.stderr.splitlines() if "counted " in line]
     counted = eval(line.partition("counted ")[2])
     assert counted["open"] == counted["os.listdir"] == 0
-    assert 6 <= counted["stat"] <= 20  # the env file and two extensions, each once a second
+    # The env file, two extensions and the current folder, each once a second, by two calls.
+    assert 6 <= counted["stat"] <= 27
     assert await program.stop() == 0
 
 
