@@ -1755,13 +1755,14 @@ class Entry:
         """Run with these settings from now on. Returns what that changes, in a word."""
         before = self.wanted
         self.wanted = wanted
+        is_same = wanted == before == self.settings
         is_alive = self.is_running and not self.is_leaving
-        if not is_alive or not wanted == before == self.settings:
+        if not (is_same and is_alive):
             self.restart()
             return "restarted" if before else "added"
-        name = self.settings.name
+        old_name = self.settings.name
         self.settings = wanted
-        if name != wanted.name:
+        if wanted.name != old_name:
             return "renamed"
         return "trying again" if self.pace.unreached else ""
 
@@ -1776,6 +1777,7 @@ class Entry:
             self.task = asyncio.create_task(self._run())
 
     def end(self) -> None:
+        """End its client, if it has one, and begin no other."""
         self.wanted = None
         self.set_state("stopped")
         self.life.leaving.set()
@@ -1834,8 +1836,8 @@ class Entry:
             self.pace.lost(now, part)
         elif failure.kind is Kind.BLOCKED:
             self.shared.block(now, failure.wait)
-        delay = in_words(self.pace.wait(now))
-        log.log(level, "%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
+        wait = self.pace.wait(now)
+        log.log(level, "%s Trying again in %.1f s.", failure.text, wait, exc_info=failure.cause)
         self.set_state("retrying")
 
     def reached(self) -> None:
@@ -1925,22 +1927,19 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{plural}"
 
 
-def in_words(seconds: float) -> str:
-    """A time to wait, as people say it."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
-
-
 # --- All the entries ---------------------------------------------------------------------------
 # It makes the running bots what the settings and their code say, now and after each change, until
 # all have ended. What a bot does by itself is none of its business.
 
 
-Changes = dict[str, list[str]]  # by what has changed, the names of the bots
+Changes = dict[str, list[str]]  # by what has changed, the names of the bots; by "", of all others
 
 
 def in_one_line(changes: Changes) -> str:
-    changes.pop("", None)  # the names of those that are as they were
-    parts = [f"{change} {', '.join(names)}" for change, names in sorted(changes.items())]
+    parts = []
+    for change, changed in sorted(changes.items()):
+        if change:
+            parts.append(f"{change} {', '.join(changed)}")
     return "; ".join(parts) or "nothing changed"
 
 
@@ -1983,17 +1982,16 @@ class Runner:
         """The bots that `--only` means. Raises `SettingsError`."""
         if self._only is None:
             return reading.bots
-        chosen: set[int] = set()
+        parts = list_of(self._only) or [self._only]
+        chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
         there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-        for part in list_of(self._only) or [self._only]:
-            meant = {bot.number for bot in reading.bots if bot.is_meant_by(part)}
-            chosen |= meant
-            if not meant:
+        for part in parts:
+            if not any(bot.is_meant_by(part) for bot in chosen):
                 text = f"--only: There is no bot {part}. These are there: {there}."
                 reading.warnings.append(text)
         if not chosen:
             raise SettingsError(*reading.warnings)
-        return [bot for bot in reading.bots if bot.number in chosen]
+        return chosen
 
     def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
@@ -2016,22 +2014,24 @@ class Runner:
             try:
                 restore_what_is_shared()
                 self._tell()
-                changed = files.changed() if watch else {}
-                if changed and changed == last:  # they are not being written any more
-                    self._follow(changed)
-                last = changed
             except Exception:
                 log.exception("This is a bug of run_bots.py. The bots go on.")
             await asyncio.sleep(1)
+            changed = files.changed() if watch else {}
+            if changed and changed == last:  # they are not being written any more
+                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # `tasks` keeps it alive
+            last = changed
 
     def reload(self) -> None:
         """At SIGHUP: follow what is saved, and the env file in any case."""
         files[self.env_file] = "not read yet"
-        if not self._is_stopping:
-            self._follow(files.changed())
+        following = self._follow(files.changed())
+        asyncio.create_task(following)  # noqa: RUF006  # `tasks` keeps it alive
 
-    def _follow(self, saved: dict[Path, object]) -> None:
-        """Make the bots what these saved files say. One line says what that has changed."""
+    async def _follow(self, saved: dict[Path, object]) -> None:
+        """Make the bots what these saved files say. Then say in one line what has changed."""
+        if self._is_stopping:
+            return
         files.update(saved)
         importlib.invalidate_caches()
         self._changed_at = time.monotonic()
@@ -2044,10 +2044,11 @@ class Runner:
         for entry in self._listed:
             own = entry.needs_start_for(code, scripts)
             renewals[entry] = entry.renew(own, code)
+        outcomes = await asyncio.gather(*renewals.values())
+        for entry, change in zip(renewals, outcomes, strict=True):
+            changes[change].append(entry.settings.name)
         sources = ", ".join(map(shown, sorted(saved)))
-        renewing = self._renew(renewals, sources, changes)
-        # For no bot, as this is. `tasks` keeps it alive.
-        asyncio.create_task(renewing)  # noqa: RUF006
+        log.info("%s: %s", sources, in_one_line(changes))
 
     def _follow_settings(self, changes: Changes) -> None:
         """Read the settings again, and take them if they are valid."""
@@ -2069,9 +2070,8 @@ class Runner:
         self._listed = []
         for bot in bots:
             bot_id = bot_id_of(bot.token)
-            if bot_id not in self._entries:
-                self._entries[bot_id] = Entry(bot, self._shared)
-            entry = self._entries[bot_id]
+            entry = self._entries.get(bot_id) or Entry(bot, self._shared)
+            self._entries[bot_id] = entry
             self._listed.append(entry)
             changes[entry.want(bot)].append(bot.name)
             files.follow(bot.code_files())
@@ -2079,15 +2079,6 @@ class Runner:
             if entry not in self._listed:
                 entry.end()
                 changes["removed"].append(entry.settings.name)
-
-    async def _renew(
-        self, renewals: dict[Entry, Coroutine[Any, Any, str]], sources: str, changes: Changes
-    ) -> None:
-        """Have the bots run the saved code. Then say all that has changed."""
-        outcomes = await asyncio.gather(*renewals.values())
-        for entry, change in zip(renewals, outcomes, strict=True):
-            changes[change].append(entry.settings.name)
-        log.info("%s: %s", sources, in_one_line(changes))
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled.
@@ -2258,10 +2249,7 @@ def close_bot_of(error: BaseException) -> None:
 
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
-    token = running_token.get()
-    if not token:
-        return asyncio.tasks.all_tasks(loop)
-    return {task for task in tasks[token] if is_users(file_of_task(task))}
+    return {task for task in tasks[running_token.get()] if is_users(file_of_task(task))}
 
 
 def start_in_context(thread: threading.Thread) -> None:
