@@ -176,9 +176,6 @@ PIPE = Path("/dev/stdin")  # an env file that can be read once
 class Files(dict[Path, object]):
     """The files that settings and code come from, and how each was when it was read."""
 
-    def note(self, path: Path) -> None:
-        self[path] = stamp_of(path)
-
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
             self.setdefault(path, stamp_of(path))
@@ -294,7 +291,7 @@ def bot_id_of(token: str) -> str:
 
 def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
-    files.note(path)
+    files.follow([path])
     try:
         if path.is_fifo() and path != PIPE:  # it might never end
             raise OSError(None, "It is a pipe")
@@ -371,7 +368,7 @@ def parse_extensions(text: str) -> tuple[str, ...]:
 def extensions_in(package: str) -> list[str]:
     """The names of all extensions in a folder, which are the modules with a function `setup`."""
     folder = find(package.replace(".", "/"))
-    files.note(folder)
+    files.follow([folder])
     names = []
     for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
         with suppress(OSError, ValueError):
@@ -941,8 +938,8 @@ UNANSWERED = {
 # What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
 HINTS = {
     "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
-    "ModuleNotFoundError": "If it is a package, install it: .venv/bin/pip install and its name. If it"
-    " is your own file, put it beside run_bots.py, or beside the script.",
+    "ModuleNotFoundError": "If it is a package, install it: .venv/bin/pip install and its name. If"
+    " it is your own file, put it beside run_bots.py, or beside the script.",
     "FileNotFoundError": "A path such as ./cogs is looked for where run_bots.py was started. Write"
     ' Path(__file__).with_name("cogs").',
     "has no 'setup' function": "Write async def setup(bot). If it is a folder, put .* behind its"
@@ -1174,8 +1171,8 @@ class Pace:
 
 
 # --- What all bots share -----------------------------------------------------------------------
-# The connections for requests, and what one bot has found out of the network for all. It knows no
-# bot.
+# The connections for requests, and what one bot has found out of the network for all. It knows
+# when each bot may try again, and nothing else of it.
 
 
 class Pool(aiohttp.TCPConnector):
@@ -1183,9 +1180,6 @@ class Pool(aiohttp.TCPConnector):
 
     Each client closes the pool that it was given, also when others use it: that does nothing here.
     """
-
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
 
     async def close(self, **_: Any) -> None:
         pass
@@ -1195,31 +1189,24 @@ class Pool(aiohttp.TCPConnector):
 
 
 class Shared:
-    """The way into the internet: whether it was away, and whether Discord blocks this address."""
+    """The way into the internet, and how long each bot waits for it."""
 
-    def __init__(self, how_to_start_again: str, restore: Callable[[], None]) -> None:
-        self.restore = restore  # puts back what code of a bot may have taken from all
-        self.pool = Pool()
-        self.blocked_until = 0.0  # by the monotonic clock
-        self.had_trouble = False  # since the last look
-        self.how_to_start_again = how_to_start_again
-        self._back = asyncio.Event()
+    def __init__(self) -> None:
+        self.pool = Pool(limit=0, keepalive_timeout=KEEP_ALIVE)
+        self.paces: list[Pace] = []  # of all bots
+        self.back = asyncio.Event()  # the next return of the network
 
-    def block(self, until: float) -> None:
-        self.blocked_until = max(self.blocked_until, until)
+    def block(self, now: float, seconds: float) -> None:
+        """Have all bots wait: one by one after it, so that the first finds out for all."""
+        for pace in self.paces:
+            pace.told(now, seconds + random.uniform(0, BLOCK_SPREAD))
 
     def is_back(self) -> None:
         """End the waits for the network of all bots."""
-        self._back.set()
-        self._back = asyncio.Event()
-
-    async def wait_until_back(self, seconds: float) -> bool:
-        """Wait for it, that long at most. Returns whether it is back before that."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._back.wait()
-        except TimeoutError:
-            return False
+        for pace in self.paces:
+            pace.network_until = 0
+        self.back.set()
+        self.back = asyncio.Event()
 
 
 # --- The way to the gateway --------------------------------------------------------------------
@@ -1512,7 +1499,7 @@ class Life:
         self.leaving = asyncio.Event()  # it is to end
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
-        self.is_over = False  # its code begins nothing any more
+        self._is_over = False  # its code begins nothing any more, but for its main
         self._held = asyncio.Event()  # its code has made the client
         self._left = asyncio.Event()  # the client is closed: what follows in its code may come
         self._main: asyncio.Task[None] | None = None  # its code, from its beginning
@@ -1531,11 +1518,15 @@ class Life:
         self._attempt = self._begin(self._live())
         await self.leaving.wait()
         if self._attempt.cancelled():
-            self.error = SetupFailed("Some code has cancelled this bot.")
+            kind_of_error = RuntimeError if self.is_up else SetupFailed
+            self.error = kind_of_error("Some code has cancelled this bot.")
         self.error = self.error or error_of(self._attempt) or error_of(self._main)
         await self._end()
-        self.is_over = True
         return self.error
+
+    def may_begin(self) -> bool:
+        """Whether the code that is running may begin a task, or is a thread that goes on."""
+        return not self._is_over or asyncio.current_task() is self._main
 
     def _begin(self, work: Any) -> asyncio.Task[Any]:
         """Begin what ends the life when it ends."""
@@ -1582,7 +1573,7 @@ class Life:
             text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
             raise SetupFailed(text) from None
         finally:
-            self.entry.shared.restore()
+            restore_what_is_shared()
 
     async def log_in(self) -> None:
         """Log in by REST. Raises what discord.py raises."""
@@ -1650,6 +1641,8 @@ class Life:
         for task in own:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
+        self._is_over = True
+        running_life.set(None)  # what comes now is not begun by its code
         self._attempt.cancel()  # connect() now and then goes on until the client is closed
         await wait_for_end({self._attempt, asyncio.create_task(self._close())}, began + CLOSE_UNTIL)
         self._left.set()
@@ -1701,7 +1694,7 @@ class Life:
                     text = f"{failure.text} The old code keeps running."
                     log.error(text, exc_info=failure.cause)
         if outcome:
-            self.entry.shared.restore()
+            restore_what_is_shared()
         return outcome
 
     async def close(self) -> None:
@@ -1725,120 +1718,117 @@ class Life:
 # tell it to. It knows of no other bot.
 
 
+START_AGAIN = (
+    "Fix it, and save .env or the code (with --no-watch: send SIGHUP), or start run_bots.py again."
+)
+
+
 class Entry:
-    """One bot: what it runs with, its state, and the event that is set when it has ended."""
+    """One bot: what it runs with, its state, and its client's life."""
 
     def __init__(self, settings: BotSettings, shared: Shared) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = None  # what it is to run with; None: it is to end
-        self.event = asyncio.Event()
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
         # When it was ready again. The first time is a 0, and only so many are kept.
         self.reconnects: deque[float] = deque(maxlen=1000)
-        self.life: Life | None = None
         self.pace = Pace()
         self.shared = shared
-        self.task: asyncio.Task[None]
+        shared.paces.append(self.pace)
+        self.life = Life(self)  # a new one for each client
+        self.is_running = False
+        self.task: asyncio.Task[None]  # the last one in which it was running
 
-    def want(self, wanted: BotSettings | None, *, again: bool = False) -> str:
-        """Run with these settings from now on, or end. Returns what that changes, in a word.
-
-        One client leaves before the next one starts.
-        """
+    def want(self, wanted: BotSettings) -> str:
+        """Run with these settings from now on. Returns what that changes, in a word."""
         before = self.wanted
-        is_same = wanted == before == self.settings and self.life and not self.is_leaving
-        self.wanted = copy.copy(wanted)  # another one: its client has to leave, if it is not kept
-        if self.wanted and is_same and not again:
-            self.settings = self.wanted  # with another name or number, perhaps
-            return ""
-        if wanted or self.life:
-            self._begin_anew()
-        if wanted is None:
-            return "removed" if before else ""
-        return "restarted" if before else "added"
+        self.wanted = wanted
+        is_same = wanted == before == self.settings
+        is_alive = self.is_running and not self.is_leaving
+        if not (is_same and is_alive):
+            self.restart()
+            return "restarted" if before else "added"
+        old_name = self.settings.name
+        self.settings = wanted
+        if wanted.name != old_name:
+            return "renamed"
+        return "trying again" if self.pace.unreached else ""
 
-    def _begin_anew(self) -> None:
+    def restart(self) -> None:
+        """End its client, if it has one. The next one starts when that has left."""
+        self.wanted = copy.copy(self.wanted)  # which its client does not run with
         self.failure = Failure()
         self.set_state("starting")
-        self.leave()
-        if self.life is None:
-            self.event.clear()
+        self.life.leaving.set()
+        if not self.is_running:
+            self.is_running = True
             self.task = asyncio.create_task(self._run())
+
+    def end(self) -> None:
+        """End its client, if it has one, and begin no other."""
+        self.wanted = None
+        self.set_state("stopped")
+        self.life.leaving.set()
 
     async def _run(self) -> None:
         try:
-            goes_on = True
-            while self.wanted and goes_on:
+            while self.wanted:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
                 self.life = Life(self)
                 error = await self.life.run()
-                goes_on = self._goes_on_after(error)
-            self._say_why_it_ended()
+                if self.wanted is self.settings and self._has_ended(error):
+                    return
+            log.info("stopped: as asked")
         except Exception:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
             raise
         finally:
-            self.life = None
-            self.event.set()
+            self.life = Life(self)  # nothing of the last one is kept
+            self.is_running = False
             self.set_state("stopped")
 
-    def _goes_on_after(self, error: BaseException | None) -> bool:
-        if self.wanted is not self.settings:
-            return True
-        self.failure = Failure()
+    def _has_ended(self, error: BaseException | None) -> bool:
+        """Whether no other client follows after this error, or none. If so, the log says why."""
         if error is None:
-            return False
-        self.failed(diagnose(error, self.settings, self.client))
-        return self.failure.kind is not Kind.FINAL
-
-    def _say_why_it_ended(self) -> None:
-        if self.wanted is None:
-            log.info("stopped: as asked")
-        elif self.failure.text:
-            text = f"{self.failure.text} {self.shared.how_to_start_again}"
-            log.error("stopped: %s", text, exc_info=self.failure.cause)
-        else:
+            self.failure = Failure()
             log.info("stopped: it closed itself")
-
-    @property
-    def client(self) -> discord.Client | None:
-        return self.life.client if self.life else None
+            return True
+        self.failed(diagnose(error, self.settings, self.life.client))
+        return self.failure.kind is Kind.FINAL
 
     @property
     def is_leaving(self) -> bool:
-        return self.life is not None and self.life.leaving.is_set()
+        return self.life.leaving.is_set()
 
-    def leave(self, error: BaseException | None = None) -> None:
-        """End its client, because of an error if there is one."""
-        if self.life:
-            self.life.error = error or self.life.error
-            self.life.leaving.set()
+    def leave(self, error: BaseException) -> None:
+        """End its client, because of this error."""
+        self.life.error = error
+        self.life.leaving.set()
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
         failure.text = hide_tokens(" ".join(failure.text.split()))
         self.failure = failure
-        now = time.monotonic()
         if failure.kind is Kind.FINAL:
+            log.error("stopped: %s %s", failure.text, START_AGAIN, exc_info=failure.cause)
             return
+        now = time.monotonic()
+        self.pace.told(now, failure.wait)
+        level = logging.WARNING
         if failure.kind is Kind.NETWORK:
+            if self.pace.unreached:  # an outage is told once: its beginning, and its end
+                level = logging.DEBUG
             self.pace.not_reached(now)
         elif failure.kind is Kind.LOSS:
             self.pace.lost(now, part)
-        elif failure.kind is Kind.TOLD:
-            self.pace.told(now, failure.wait)
-        else:
-            self.shared.block(now + failure.wait)
-        delay = in_words(self._delay())
-        # An outage is told once: its first failures, and that all are back.
-        is_told = failure.kind is Kind.NETWORK and self.pace.unreached > 1
-        level = logging.DEBUG if is_told else logging.WARNING
-        log.log(level, "%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
+        elif failure.kind is Kind.BLOCKED:
+            self.shared.block(now, failure.wait)
+        wait = self.pace.wait(now)
+        log.log(level, "%s Trying again in %.1f s.", failure.text, wait, exc_info=failure.cause)
         self.set_state("retrying")
-        self.shared.had_trouble = True
 
     def reached(self) -> None:
         """Discord has answered this bot. After an outage the others need not wait any longer."""
@@ -1846,49 +1836,54 @@ class Entry:
             self.shared.is_back()
         self.pace.reached()
 
-    def _delay(self) -> float:
-        """In how many seconds it may try again."""
-        now = time.monotonic()
-        return max(self.pace.wait(now), self.shared.blocked_until - now)
-
     async def pause(self) -> None:
         """Wait until it may try again."""
-        crowded = self.pace.identify_wait(time.monotonic())
-        if crowded:
-            text = "This bot has started too many sessions. The next one comes in %s."
-            log.warning(text, in_words(crowded))
-            self.set_state("retrying")
-        while True:
-            delay = self._delay()
-            if delay <= 0:
-                return
-            if self.shared.blocked_until > time.monotonic():
-                # After a block they come one by one, so that the first finds out for all.
-                delay += random.uniform(0, BLOCK_SPREAD)
-            if await self.shared.wait_until_back(delay):
-                self.pace.network_until = 0
+        if self.pace.identify_wait(time.monotonic()):
+            self.failed(Failure("This bot has started too many sessions.", Kind.TOLD))
+        delay = self.pace.wait(time.monotonic())
+        while delay > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self.shared.back.wait()
+            delay = self.pace.wait(time.monotonic())
 
     def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
         """For which of these saved files it has to start again, as it cannot load them anew."""
-        if self.wanted is None:
+        if self.is_leaving:  # what follows reads all of it
             return set()
-        own = code.intersection(self.wanted.code_files())
-        script = self.wanted.script
-        if self.life and self.life.is_up:
-            loadable = saved_extensions(self.client, code).values()
-            own = own.difference(*loadable) if script else set()
-            if not can_run(own, self.wanted):
-                return set()
-        elif script:
+        own = code.intersection(self.settings.code_files())
+        script = self.settings.script
+        if self.life.is_up:
+            loadable = saved_extensions(self.life.client, code).values()
+            return own.difference(*loadable) if script else set()
+        if script:  # it may have failed before it has imported what is beside it
             own |= {path for path in code - scripts if script.parent in path.parents}
         return own
 
+    async def renew(self, own: set[Path], code: set[Path]) -> str:
+        """Run this saved code: start again for its own, or else load its extensions anew.
+
+        Returns what that changes, in a word.
+        """
+        if not own:
+            return await self.life.reload(code)
+        running_token.set(self.settings.token)
+        try:
+            for path in own:
+                check_script(path)
+        except Exception as error:
+            failure = diagnose_setup(error, self.settings)
+            log.error("%s The bot stays as it is.", failure.text)
+            return "did not load in"
+        if own != {self.settings.script}:
+            forget_modules(self.settings.token)
+        self.restart()
+        return "restarted"
+
     def set_ready(self) -> None:
-        client = self.client
-        if client and client.user:
-            user = client.user
-            servers = counted(len(client.guilds), "server")
-            log.info("ready as %s (%s) in %s", user, user.id, servers)
+        client: Any = self.life.client  # it is logged in
+        servers = counted(len(client.guilds), "server")
+        log.info("ready as %s (%s) in %s", client.user, client.user.id, servers)
         self.reconnects.append(time.time() if self.reconnects else 0)
         self.set_state("ready")
 
@@ -1901,10 +1896,11 @@ class Entry:
         """How this bot is, as /status.json has it."""
         latency = None
         servers = None
-        if self.client:
-            servers = len(self.client.guilds)
-            if self.client.latency < 60:  # before the first heartbeat it is inf or nan
-                latency = round(self.client.latency * 1000)
+        client = self.life.client
+        if client:
+            servers = len(client.guilds)
+            if client.latency < 60:  # before the first heartbeat it is inf or nan
+                latency = round(client.latency * 1000)
         yesterday = time.time() - 86_400
         return {
             "name": self.settings.name,
@@ -1922,52 +1918,20 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{plural}"
 
 
-def in_words(seconds: float) -> str:
-    """A time to wait, as people say it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
-
-
 # --- All the entries ---------------------------------------------------------------------------
 # It makes the running bots what the settings and their code say, now and after each change, until
 # all have ended. What a bot does by itself is none of its business.
 
 
-def restore_folder() -> None:
-    """Go back to the current folder, where code of a bot has left it."""
-    with suppress(OSError):  # it is deleted
-        if Path.cwd() == START_FOLDER:
-            return
-    with suppress(OSError):
-        os.chdir(START_FOLDER)
-        hint = "Use Path(__file__).with_name(...) for a file beside it."
-        log.warning("This code changes the current folder, which is for all bots. %s", hint)
-
-
-Changes = dict[str, list[str]]  # by what has changed, the names of the bots
+Changes = dict[str, list[str]]  # by what has changed, the names of the bots; by "", of all others
 
 
 def in_one_line(changes: Changes) -> str:
     parts = []
-    for change, changed in changes.items():
-        if changed:
+    for change, changed in sorted(changes.items()):
+        if change:
             parts.append(f"{change} {', '.join(changed)}")
     return "; ".join(parts) or "nothing changed"
-
-
-def can_run(code: Iterable[Path], bot: BotSettings) -> bool:
-    """Whether a bot that runs may leave for this saved code. If not, the log says why."""
-    try:
-        for path in code:
-            check_script(path)
-    except Exception as error:
-        failure = diagnose_setup(error, bot)
-        log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
-        return False
-    return True
 
 
 def memory_in_use() -> int | None:
@@ -1983,21 +1947,19 @@ class Runner:
 
     def __init__(self, env_file: Path, only: str | None) -> None:
         self.env_file = env_file
-        self.belongings: list[Callable[[], None]] = []  # each puts back what is for all bots
         self._only = only
         self._environment = dict(os.environ)
         self._exported: dict[str, str] = {}  # the env file's variables that are in os.environ
         # By the bot's id, so that no bot has two sessions; also those that have ended.
         self._entries: dict[str, Entry] = {}
-        self._changed_variables: list[str] = []
-        self._stopping = False
-        self._leaving: list[Entry] = []  # once they are to stop
-        self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
-        self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
+        self._listed: list[Entry] = []  # those that are to run, or were, once they are to stop
+        self._is_stopping = False
+        self._changed_at = time.monotonic()  # until the log has said what has come of it, then 0
+        self._told: list[float] = []  # since when each bot was as the log has said
 
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
-        files.note(self.env_file)  # also while it is not there
+        files.follow([self.env_file])  # also while it is not there
         reading = Reading(self.env_file, self._environment)
         bots = self._choose(reading)
         self._export(reading)
@@ -2011,22 +1973,22 @@ class Runner:
         """The bots that `--only` means. Raises `SettingsError`."""
         if self._only is None:
             return reading.bots
-        parts = list_of(self._only) or [""]
+        parts = list_of(self._only) or [self._only]
         chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
-        missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in chosen)]
-        if missing:
-            there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-            reading.warnings.append(
-                f"--only: There is no bot {', '.join(missing)}. These are there: {there}."
-            )
-            if not (self._entries and chosen):  # later it may be removed from the file
-                raise SettingsError(*reading.warnings)
+        there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
+        is_missing = False
+        for part in parts:
+            if not any(bot.is_meant_by(part) for bot in chosen):
+                is_missing = True
+                text = f"--only: There is no bot {part}. These are there: {there}."
+                reading.warnings.append(text)
+        if is_missing and not (chosen and self._entries):  # it may be taken out of the file later
+            raise SettingsError(*reading.warnings)
         return chosen
 
     def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
-        before = self._exported
-        for name in before:
+        for name in self._exported:
             os.environ.pop(name, None)
         self._exported = {}
         for name, variable in reading.variables.items():
@@ -2038,146 +2000,109 @@ class Runner:
             self._exported[name] = text
             with suppress(OSError, ValueError):  # more than a system's environment can hold
                 os.environ[name] = TOKEN_FORM.sub("not-needed", text)
-        changed = before.items() ^ self._exported.items()
-        self._changed_variables = sorted({name for name, _ in changed})
 
     async def _keep_up(self, watch: bool) -> None:
-        """Once a second, follow the files, and say how the bots are when that changes."""
+        """Once a second, say how the bots are when that changes, and follow the files."""
         last: dict[Path, object] = {}
-        while not self._stopping:
+        while not self._is_stopping:
             try:
-                self._restore()
+                restore_what_is_shared()
                 self._tell()
             except Exception:
                 log.exception("This is a bug of run_bots.py. The bots go on.")
             await asyncio.sleep(1)
-            before = last
-            last = files.changed() if watch else {}
-            if last and before == last:  # they are not being written any more
-                self.reload(last)
+            changed = files.changed() if watch else {}
+            if changed and changed == last:  # they are not being written any more
+                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # `tasks` keeps it alive
+            last = changed
 
-    def reload(self, changed: dict[Path, object] | None = None) -> None:
-        """Make the bots what settings and code say now. At SIGHUP, stopped ones start again too."""
-        if self._stopping:
+    def reload(self) -> None:
+        """At SIGHUP: follow what is saved, and the env file in any case."""
+        files[self.env_file] = "not read yet"
+        following = self._follow(files.changed())
+        asyncio.create_task(following)  # noqa: RUF006  # `tasks` keeps it alive
+
+    async def _follow(self, saved: dict[Path, object]) -> None:
+        """Make the bots what these saved files say. Then say in one line what has changed."""
+        if self._is_stopping:
             return
-        saved = files.changed() if changed is None else changed
-        for path in saved:
-            files.note(path)
+        files.update(saved)
         importlib.invalidate_caches()
+        self._changed_at = time.monotonic()
+        changes: Changes = defaultdict(list)
         code = {path for path in saved if path.suffix == ".py"}
-        sources = [path.name for path in sorted(code)]
-        changes: Changes = defaultdict(list, added=[], removed=[], restarted=[])
-        try:
-            if changed is None or code != saved.keys():
-                self._follow_settings(sources, changes)
-            self._restart_for(code, changes)
-        except Exception:
-            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
-        if sources:
-            # In a context of its own, as it is for no bot.
-            reloading = self._reload(code, sources, changes)
-            asyncio.create_task(reloading)  # noqa: RUF006  # `tasks` keeps it alive
+        if code != saved.keys():
+            self._follow_settings(changes)
+        scripts = {entry.settings.script for entry in self._listed}
+        renewals = {}  # none begins before all are here: it may forget a module that others have
+        for entry in self._listed:
+            own = entry.needs_start_for(code, scripts)
+            task = asyncio.create_task(entry.renew(own, code))
+            renewals[task] = entry.settings.name
+        await asyncio.wait(renewals, timeout=SETUP_TIMEOUT)
+        for task, name in renewals.items():
+            change = task.result() if task.done() else "still loading in"
+            changes[change].append(name)
+        sources = ", ".join(map(shown, sorted(saved)))
+        log.info("%s: %s", sources, in_one_line(changes))
 
-    def _follow_settings(self, sources: list[str], changes: Changes) -> None:
+    def _follow_settings(self, changes: Changes) -> None:
         """Read the settings again, and take them if they are valid."""
+        before = self._exported
         try:
             bots = self.read()
         except SettingsError as error:
             text = "The bots keep running as they are. The settings are not valid:\n%s"
             log.error(text, "\n".join(error.args))
             return
-        sources.insert(0, shown(self.env_file))
-        for entry in self._entries.values():
-            if entry.wanted and entry.pace.unreached:
-                changes["trying again"].append(entry.settings.name)
+        for name in sorted(dict(before.items() ^ self._exported.items())):
+            changes["changed"].append(name)
         self._shared.is_back()
         self._apply(bots, changes)
-        changes["changed"] += self._changed_variables
 
     def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
-        wanted = {bot_id_of(bot.token): bot for bot in bots}
-        for bot_id, bot in wanted.items():
-            if bot_id not in self._entries:
-                self._entries[bot_id] = Entry(bot, self._shared)
+        before = self._listed
+        self._listed = []
+        for bot in bots:
+            bot_id = bot_id_of(bot.token)
+            entry = self._entries.get(bot_id) or Entry(bot, self._shared)
+            self._entries[bot_id] = entry
+            self._listed.append(entry)
+            changes[entry.want(bot)].append(bot.name)
             files.follow(bot.code_files())
-        for bot_id, entry in self._entries.items():
-            new = wanted.get(bot_id)
-            before = entry.settings.name
-            name = new.name if new else before
-            change = entry.want(new)
-            if change:
-                changes[change].append(name)
-                self._unsettle()
-            elif name != before:
-                changes["renamed"].append(f"{before} to {name}")
-
-    def _restart_for(self, code: set[Path], changes: Changes) -> None:
-        """Start those bots again whose script was saved, or that have no code that works yet."""
-        scripts = {entry.settings.script for entry in self._entries.values()}
-        restarts = {}
-        for entry in self._entries.values():
-            own = entry.needs_start_for(code, scripts)
-            if own:
-                restarts[entry] = own
-        for entry, own in restarts.items():
-            if own != {entry.settings.script}:
-                forget_modules(entry.settings.token)
-        for entry in restarts:
-            entry.want(entry.wanted, again=True)
-            self._unsettle()
-            changes["restarted"].append(entry.settings.name)
-
-    def _unsettle(self) -> None:
-        self._unsettled = {"starting"}
-        self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
-
-    async def _reload(self, code: set[Path], sources: list[str], changes: Changes) -> None:
-        """Bring saved extensions into the bots that have them. Then say all that has changed."""
-        reloads = {}
-        for entry in self._entries.values():
-            if code and entry.life:
-                task = asyncio.create_task(entry.life.reload(code))
-                reloads[task] = entry.settings.name
-        if reloads:
-            await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
-        for task, name in reloads.items():
-            change = task.result() if task.done() else "still loading in"
-            if change:
-                changes[change].append(name)
-        log.info("%s: %s", ", ".join(sources), in_one_line(changes))
+        for entry in before:
+            if entry not in self._listed:
+                entry.end()
+                changes["removed"].append(entry.settings.name)
 
     def _tell(self) -> None:
-        """Say how the bots are: to systemd each time, in the log once all have settled."""
-        entries = self._listed()
-        states = {entry.state for entry in entries}
-        if "NOTIFY_SOCKET" in os.environ:
-            status = summarize(entries)[:1000]  # it takes 4,096 bytes, a character up to four
-            notify(f"WATCHDOG=1\nSTATUS={status}")
-        is_overdue = 0 < self._overdue_at < time.monotonic()
-        if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
-            self.show()
-            notify("READY=1")
-            tidy_memory()
-            self._overdue_at = 0
-            self._unsettled = set()
-        if self._shared.had_trouble and not self._overdue_at:
-            self._unsettled = {"starting", "retrying"}
-        self._shared.had_trouble = "retrying" in states
+        """Say how the bots are: to systemd each time, in the log once all have settled.
+
+        After a change these are all that do not start any more, or it takes them too long.
+        Otherwise some had trouble, and all are back.
+        """
+        status = summarize(self._listed)[:1000]  # it takes 4,096 bytes, a character up to four
+        notify(f"WATCHDOG=1\nSTATUS={status}")
+        unsettled = {"starting"} if self._changed_at else {"starting", "retrying"}
+        is_overdue = 0 < self._changed_at < time.monotonic() - SETTLE_TIMEOUT
+        if is_overdue or unsettled.isdisjoint(entry.state for entry in self._listed):
+            self._changed_at = 0
+            now = [entry.since for entry in self._listed]
+            if now != self._told:
+                self._told = now
+                self.show()
+                notify("READY=1")
+                tidy_memory()
 
     def show(self) -> None:
-        log.info(summarize(self._listed()))
-
-    def _listed(self) -> list[Entry]:
-        """Those that are to run, or those that were, while they stop."""
-        return self._leaving or [entry for entry in self._entries.values() if entry.wanted]
+        log.info(summarize(self._listed))
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
-        entries = self._listed()
         return {
-            "summary": summarize(entries),
-            "bots": [entry.report() for entry in entries],
+            "summary": summarize(self._listed),
+            "bots": [entry.report() for entry in self._listed],
             "time": time.time(),
             "started": STARTED,
             "cpu_seconds": time.process_time(),
@@ -2187,44 +2112,33 @@ class Runner:
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
-        self._leaving = self._listed()
-        self._stopping = True
+        self._is_stopping = True
         notify("STOPPING=1")
-        for entry in self._entries.values():
-            entry.want(None)
-
-    def _restore(self) -> None:
-        """Put back what belongs to all, where code of a bot has taken it."""
-        for restore in self.belongings:
-            restore()
-        restore_folder()
-
-    def _exit_code(self) -> int:
-        for entry in self._entries.values():
-            if entry.wanted and entry.failure.kind is Kind.FINAL:
-                return EXIT_NEEDS_PERSON
-        return EXIT_OK
+        for entry in self._listed:
+            entry.end()
 
     async def run(
         self, bots: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
-        again = "Fix it, and send SIGHUP, or start run_bots.py again."
-        if watch:
-            again = f"Fix it, and save {shown(self.env_file)} or the code: the bot starts again."
-        self._shared = Shared(again, self._restore)
+        self._shared = Shared()
         if status:
             await serve_status(status, self.report)
         signals.take(self)
         self._apply(bots, defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
-        while not all(entry.event.is_set() for entry in entries):
-            await asyncio.gather(*(entry.event.wait() for entry in entries))
+        while any(entry.is_running for entry in entries):
+            await asyncio.wait([entry.task for entry in entries])
         keeping_up.cancel()
+        code = EXIT_OK
         for entry in entries:
-            await entry.task  # raises our own bugs
-        code = self._exit_code()
+            entry.task.result()  # raises our own bugs
+            if entry.wanted and entry.failure.kind is Kind.FINAL:
+                code = EXIT_NEEDS_PERSON
+        notify(f"STATUS={summarize(self._listed)[:1000]}")
+        if code:
+            log.error("No bot is left, so the program ends. After the change, start it again.")
         signals.start_deadline(code)
         await self._shared.pool.close_for_all()
         return code
@@ -2233,6 +2147,24 @@ class Runner:
 # --- What belongs to all bots, and what one bot's code does to it -------------------------------
 # The event loop, its tasks, threads and signals, the environment: each bot's code has its own part
 # of them, and takes nothing from the others.
+
+
+def restore_folder() -> None:
+    """Go back to the current folder, where code of a bot has left it."""
+    with suppress(OSError):  # it is deleted
+        if not START_FOLDER.samefile("."):
+            os.chdir(START_FOLDER)
+            hint = "Use Path(__file__).with_name(...) for a file beside it."
+            log.warning("This code changes the current folder, which is for all bots. %s", hint)
+
+
+belongings = [restore_folder]  # each of these puts back something that is for all bots
+
+
+def restore_what_is_shared() -> None:
+    """Put back what code of a bot has taken from all. It is called after any that was loaded."""
+    for restore in belongings:
+        restore()
 
 
 # A reference that keeps nothing alive: timers of the shared pool have a bot's context for long.
@@ -2255,7 +2187,7 @@ class Task(asyncio.Task[Any]):
         siblings.add(self)
         self.add_done_callback(siblings.discard)
         life = life_of_code()
-        if running_life.get() and (life is None or life.is_over):  # a thread of it goes on
+        if running_life.get() and not (life and life.may_begin()):
             self.cancel()
 
 
@@ -2273,11 +2205,8 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             super().stop()
 
     def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
-        if number in SIGNALS:
-            place = place_in(traceback.extract_stack())
-            log.warning("Signals are for all bots. Use cog_unload or teardown instead%s.", place)
-        else:
-            signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
+        # The loop's own one takes the wakeup file of `Signals`.
+        signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         # Another executor is the bot's own, and has its context; or it is of processes.
@@ -2288,15 +2217,14 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""
         source = context.get("handle") or context.get("future") or context.get("task")
-        # The second is a handle's. Not public before Python 3.12.
-        own = getattr(source, "context", None) or getattr(source, "_context", None)
-        own = (own or contextvars.copy_context()).copy()  # it may be running
-        own.run(super().call_exception_handler, context)
+        own = getattr(source, "_context", contextvars.copy_context())  # not public in a handle
+        own = getattr(source, "context", own)
+        own.copy().run(super().call_exception_handler, context)  # it may be running
 
     def run_until_done(self, work: Coroutine[Any, Any, int]) -> int:
         """Run this, whatever code of a bot raises or stops."""
         task = self.create_task(work)
-        task.add_done_callback(lambda _: asyncio.BaseEventLoop.stop(self))
+        task.add_done_callback(lambda _: self.stop())
         while not task.done():
             try:
                 self.run_forever()
@@ -2307,15 +2235,15 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 
 def close_bot_of(error: BaseException) -> None:
     """End the bot whose code has raised what would end the event loop, and no other one."""
-    place = place_of(error)
+    context = contextvars.copy_context()
     for task in set().union(*tasks.values()):
-        life = task.context.run(life_of_code)
-        if error_of(task) is error and life:
-            text = "Its code calls exit()%s. This bot is closed."
-            task.context.run(log.error, text, place)
-            life.leaving.set()
-            return
-    log.error("Some code of a bot calls exit()%s. The bots go on.", place)
+        if error_of(task) is error:  # of a callback there is none
+            context = task.context
+    life = context.run(life_of_code)
+    if life:
+        life.leaving.set()
+    text = "Some code calls exit()%s. That ends its own bot at most."
+    context.run(log.error, text, place_of(error))
 
 
 def start_bot_again(*_: object) -> NoReturn:
@@ -2323,20 +2251,13 @@ def start_bot_again(*_: object) -> NoReturn:
     life = life_of_code()
     if life:
         log.info("Its code starts it again.")
-        life.entry.want(life.entry.wanted, again=True)
+        life.entry.restart()
     raise asyncio.CancelledError  # what follows is not to run
 
 
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
-    token = running_token.get()
-    if not token:
-        return asyncio.tasks.all_tasks(loop)
-    own = set()
-    for task in tasks[token]:
-        if not task.done() and is_users(file_of_task(task)):
-            own.add(task)
-    return own
+    return {task for task in tasks[running_token.get()] if is_users(file_of_task(task))}
 
 
 def start_in_context(thread: threading.Thread) -> None:
@@ -2421,7 +2342,7 @@ async def look(bots: list[BotSettings], *, sync: bool) -> int:
     """Look at every bot, and print a row for each as soon as it is known. Returns the exit code."""
     ask = upload_commands if sync else describe
     heads = "slash commands" if sync else "id                   servers  connects"
-    shared = Shared("", restore_folder)
+    shared = Shared()
     places = asyncio.Semaphore(VISITS_AT_ONCE)
     told: set[str] = set()  # what is the same for many bots is told once
 
@@ -3193,7 +3114,7 @@ def main(argv: list[str] | None = None) -> int:
             work = look(bots, sync=not arguments.check)
         else:
             signals = Signals()
-            runner.belongings = [log_output.restore, signals.hold]
+            belongings.extend([log_output.restore, signals.hold])
             watch = not arguments.no_watch
             work = runner.run(bots, signals, watch=watch, status=arguments.status)
         take_over()

@@ -867,7 +867,7 @@ async def test_a_saved_script_that_is_no_python_leaves_the_old_one_running(
     path = program.folder / "stateful.py"
     good = path.read_text()
     path.write_text(good + "\ndef oops(:\n")
-    await program.logged("The old code keeps running")
+    await program.logged("The bot stays as it is")
     await discord.say("count")
     await until(lambda: contents(bot) == ["count 1"])
     path.write_text(good)
@@ -982,7 +982,7 @@ async def test_a_saved_module_that_is_no_python_leaves_the_old_code_running(
     await program.start()
     await program.logged("ready as configured")
     (program.folder / "config.py").write_text("def oops(:")
-    await program.logged("The old code keeps running")
+    await program.logged("The bot stays as it is")
     await discord.say("c!greet")
     await until(lambda: contents(bot) == ["hello from the config"])
     assert len(bot.identifies) == 1

@@ -307,4 +307,4 @@ class Bots:
         changed = before.items() ^ now.items()
         saved = {path.name for path, _ in changed}
         were = listed_with_verb(sorted(saved), "was", "were")
-        self._tell(f"{were} changed. The bots start again. (Outside of here, only the changed one.)")
+        self._tell(f"{were} changed. The bots start again. (Elsewhere only the changed one does.)")
