@@ -3075,7 +3075,10 @@ def hide_tokens(text: str) -> str:
 class Output(io.BufferedIOBase):
     """What is printed, without tokens. A thread writes it, because nobody may be reading."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self.stream = stream  # with its end the file would be closed
+        # With PYTHONUNBUFFERED there is nothing in between.
+        target = getattr(stream.buffer, "raw", stream.buffer)
         self.fileno = target.fileno  # type: ignore[method-assign]
         self.isatty = target.isatty  # type: ignore[method-assign]
         self.waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
@@ -3107,12 +3110,14 @@ def protect_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
-            # With PYTHONUNBUFFERED there is nothing in between.
-            output = Output(getattr(stream.buffer, "raw", stream.buffer))
+            output = Output(stream)
             # Not every code page has every character.
             errors = "backslashreplace"
             text = io.TextIOWrapper(output, stream.encoding, errors, line_buffering=True)  # type: ignore[type-var]
+            # `sys.stderr = io.TextIOWrapper(sys.stderr.detach())` leaves the log its stream.
+            text.detach = lambda output=output: output  # type: ignore[method-assign, misc]
             setattr(sys, name, text)
+            setattr(sys, f"__{name}__", text)
             outputs.append(output)
 
 
