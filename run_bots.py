@@ -2408,6 +2408,17 @@ def start_bot_again(*_: object) -> NoReturn:
     raise asyncio.CancelledError  # what follows is not to run
 
 
+def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """In the place of `Handler.handle`: what a bot's handler raises is not for whoever logs."""
+    try:
+        handle_record(handler, record)
+    except BaseException:
+        handler.handleError(record)
+
+
+handle_record = logging.Handler.handle
+
+
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
     token = running_token.get()
@@ -2455,6 +2466,7 @@ def protect_what_is_shared() -> None:
     """Put what stands above in the place of what Python has."""
     os.execv = os.execve = start_bot_again  # type: ignore[assignment]
     asyncio.all_tasks = own_tasks
+    logging.Handler.handle = handle_or_tell  # type: ignore[assignment, method-assign]
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
 

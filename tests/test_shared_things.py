@@ -231,6 +231,24 @@ async def test_the_program_says_what_it_says_whatever_a_bot_does_to_logging(
     assert "stopped: as asked" in program.lines_of("two")[-1]
 
 
+@pytest.mark.parametrize("code", ["raise RuntimeError('no running event loop')", "exit()"])
+async def test_a_handler_of_a_bot_that_fails_harms_nobody_who_logs(
+    code: str, program: Program, discord: LocalDiscord
+) -> None:
+    handler = f"""
+        class Handler(logging.Handler):
+            def emit(self, record):
+                {code}
+
+        logging.getLogger().addHandler(Handler())
+        """
+    one, two = await start_two(program, discord, at_go(handler))
+    await discord.say("go")
+    await assert_unharmed(program, discord, two)
+    assert one.client_closes == [1000]
+    assert "stopped: as asked" in program.lines_of("two")[-1]
+
+
 @pytest.mark.parametrize(
     "code",
     [
