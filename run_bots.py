@@ -153,7 +153,9 @@ VISITS_AT_ONCE = 20  # of --check and --sync-commands
 WARNINGS_SHOWN = 20  # of the settings
 OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
 
-log = logging.getLogger("run_bots")
+# Not one of those that `logging` finds by name: code of a bot may silence all of these.
+log = logging.Logger("run_bots")
+log.parent = logging.getLogger()
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its
 # code has started.
@@ -3174,6 +3176,8 @@ class Log(logging.StreamHandler[Any]):
             self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
         if self._level_of_all == logging.INFO:
             logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
+        # Code of a bot may set up all handlers that it finds: this one stays as it is.
+        self.setLevel = self.setFormatter = self.setStream = lambda *_: None  # type: ignore[assignment, method-assign]
         logging.captureWarnings(True)
         warnings.formatwarning = format_warning
 

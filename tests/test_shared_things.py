@@ -215,6 +215,22 @@ LOGGING_THIEVES = {
         """,
     "no handlers": "logging.getLogger().handlers.clear()",
     "disable": "logging.disable(logging.CRITICAL)",
+    "all other loggers are silenced": """
+        for name in logging.root.manager.loggerDict:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).propagate = False
+        """,
+    "all handlers are set up": """
+        import io
+        for handler in logging.root.handlers:
+            handler.setLevel(logging.CRITICAL)
+            handler.setFormatter(logging.Formatter("%(guild)s"))
+            handler.setStream(io.StringIO())
+        """,
+    "stderr is made anew": """
+        import io, sys
+        sys.stderr = io.TextIOWrapper(sys.stderr.detach(), encoding="utf-8")
+        """,
 }
 
 
