@@ -71,6 +71,7 @@ import weakref
 from asyncio import sslproto
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -2342,6 +2343,9 @@ class Task(asyncio.Task[Any]):
             self.cancel()
 
 
+executors: dict[str, Any] = defaultdict(ThreadPoolExecutor)  # by the bot's token
+
+
 class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop):  # type: ignore[misc]
     """The event loop of all bots. Code of one bot neither ends it nor takes its signals."""
 
@@ -2365,8 +2369,14 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         # Another executor is the bot's own, and has its context; or it is of processes.
         if executor is None:
+            # Names are looked up for all bots, and one bot may keep all of its threads busy.
+            token = "" if function is socket.getaddrinfo else running_token.get()
+            executor = executors[token]
             function = functools.partial(contextvars.copy_context().run, function)
         return super().run_in_executor(executor, function, *arguments)
+
+    def set_default_executor(self, executor: Any) -> None:
+        executors[running_token.get()] = executor
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""

@@ -656,6 +656,41 @@ async def test_a_thread_of_a_client_that_has_ended_hands_nothing_more_to_the_loo
     await assert_unharmed(program, discord, two)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for _ in range(40): self.bot.loop.run_in_executor(None, time.sleep, 8)",
+        "await self.bot.loop.shutdown_default_executor()",
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        executor = ThreadPoolExecutor()
+        self.bot.loop.set_default_executor(executor)
+        executor.shutdown()
+        """,
+    ],
+)
+async def test_a_bot_that_uses_up_the_threads_leaves_the_others_theirs(
+    code: str, program: Program, discord: LocalDiscord
+) -> None:
+    other = """
+        async def setup(bot):
+            @bot.listen()
+            async def on_message(message):
+                if message.content == "look up":
+                    await bot.loop.getaddrinfo("localhost", 80)
+                    await message.channel.send("found")
+                    await bot.loop.run_in_executor(None, print, "in a thread")
+        """
+    write(program, "two.py", other)
+    _, two = await start_two(program, discord, at_go(code), "DISCORD_BOT_EXTENSIONS2=two")
+    await discord.say("go")
+    await discord.say("look up")
+    await until(lambda: contents(two) == ["found"], timeout=5)
+    await program.printed("in a thread")
+    assert await program.stop() == 0
+    assert two.client_closes == [1000]
+
+
 # --- Odd files
 
 needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
