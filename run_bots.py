@@ -350,6 +350,10 @@ def parse_token(text: str) -> str:
     return token
 
 
+def parse_name(text: str) -> str:
+    return hide_tokens(text.strip())  # the status page and systemd show it too
+
+
 def parse_token_file(text: str) -> str:
     return parse_token(read_text(find(text), "This file"))
 
@@ -411,7 +415,7 @@ def parse_intents(text: str) -> discord.Intents:
 SETTINGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "DISCORD_BOT_TOKEN<N>": ("token", parse_token, "", "bot N's token; empty: no such bot"),
     "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, "", "a file with the token"),
-    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>", "what the log calls the bot"),
+    "DISCORD_BOT_NAME<N>": ("name", parse_name, "bot<N>", "what the log calls the bot"),
     "DISCORD_BOT_SCRIPT<N>": ("script", find, "", "a bot as it is: the file for python"),
     "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!", "what its text commands start with"),
     "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, "", "modules of what it does"),
