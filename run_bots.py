@@ -212,7 +212,7 @@ def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
     for folder in FOLDERS:
         path = folder / name.strip()
-        if path.exists():
+        if os.path.exists(path):  # it raises nothing, as where a folder may not be looked into
             return path
     return START_FOLDER / name.strip()
 
@@ -441,7 +441,7 @@ class Reading:
         self.problems: list[str] = []
         self.warnings: list[str] = []  # of what is only odd
         self._owners: Variables = {}  # by each id and name that a bot has
-        if path.exists():
+        if os.path.exists(path):
             self._read_file(path)
         for name, text in environment.items():
             # `docker --env-file` leaves the quotes there.
@@ -3299,7 +3299,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def find_env_file(named: str | None) -> Path:
     """The env file, which may come later. Raises `SettingsError`."""
     path = find(named or ".env")
-    if named and not path.exists():
+    if named and not os.path.exists(path):
         raise SettingsError(f"There is no file {named}. Check --env-file.")
     return path
 
@@ -3314,7 +3314,7 @@ def main(argv: list[str] | None = None) -> int:
         env_file = find_env_file(arguments.env_file)
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
-        source = shown(env_file) if env_file.exists() else "the environment"
+        source = shown(env_file) if os.path.exists(env_file) else "the environment"
         log.info("%s from %s", counted(len(bots), "bot"), source)
         save_memory()
         is_look = arguments.check or arguments.sync_commands
