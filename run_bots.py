@@ -281,9 +281,9 @@ class BotSettings:
 
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's name or number, or a range around it."""
-        first, _, last = part.partition("-")
+        first, dash, last = part.partition("-")
         with suppress(ValueError):
-            return int(first) <= self.number <= int(last or first)
+            return int(first) <= self.number <= int(last if dash else first)
         return part == self.name
 
 
@@ -406,7 +406,7 @@ def parse_intents(text: str) -> discord.Intents:
         else:
             known = [*INTENT_GROUPS, *discord.Intents.VALID_FLAGS]
             nearest = difflib.get_close_matches(flag, known, 1, cutoff=0)[0]
-            raise SettingsError(f"There is no intent {flag}. Did you mean {nearest}?")
+            raise SettingsError(f"There is no intent {name}. Did you mean {nearest}?")
     return intents
 
 
