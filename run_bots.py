@@ -1289,8 +1289,9 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
             self.sent_code = code
             self.received_code = self.close_code
             closing = super().close(code=code, message=message)
-            # A task: a caller that is cancelled would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(asyncio.wait_for(closing, GOODBYE_TIMEOUT))
+            # A task, and no bot's: who cancels it would end the connection before the frame is out.
+            wait = asyncio.wait_for(closing, GOODBYE_TIMEOUT)
+            self.goodbye = contextvars.Context().run(asyncio.create_task, wait)
         with suppress(TimeoutError):  # a dead connection, for which discord.py allows 30 s
             await asyncio.shield(self.goodbye)
         return True
