@@ -1135,6 +1135,12 @@ def place_in(frames: traceback.StackSummary) -> str:
     return ""
 
 
+def busy_place() -> str:
+    """Where the user's own code is in the thread of the event loop, to be put behind a sentence."""
+    stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
+    return place_in(traceback.extract_stack(stack))
+
+
 # --- When a bot may try again ------------------------------------------------------------------
 # A clock comes in, a wait comes out. Nothing here waits itself, or knows what a bot is.
 
@@ -2983,8 +2989,7 @@ class Signals:
 
     def start_deadline(self, code: int) -> None:
         """Whatever is still busy has a limit from now on. The first one counts."""
-        words = "Some code of a bot does not stop. The program ends without it."
-        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, words])
+        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, True])
         deadline.daemon = True
         deadline.start()
 
@@ -3011,11 +3016,12 @@ class Signals:
             end_now(EXIT_BUG)
 
 
-def end_now(code: int, words: str = "") -> NoReturn:
-    """End the process whatever it does, but write out these words and what was printed."""
+def end_now(code: int, is_late: bool = False) -> NoReturn:
+    """End the process whatever it does, but say why if it is late, and write out the rest."""
 
     def say() -> None:
-        if words:
+        if is_late:
+            words = f"Some code of a bot does not stop{busy_place()}. The program ends without it."
             print(words, file=sys.stderr)
         flush_output()
 
@@ -3211,8 +3217,7 @@ class Log(logging.StreamHandler[Any]):
         if not isinstance(record.msg, str) or not LEFT_OUT.match(record.msg):
             return True
         if "heartbeat" in record.msg:  # something keeps the event loop, which is told once
-            stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
-            place = place_in(traceback.extract_stack(stack))
+            place = busy_place()
             if place != self._blocked_by:
                 self._blocked_by = place
                 text = "Some code blocks all bots for more than 10 s%s."

@@ -410,6 +410,19 @@ async def test_code_that_blocks_all_bots_is_named_once_with_its_place(
     assert await program.stop() == 0
 
 
+async def test_code_that_keeps_a_stop_from_its_end_is_named(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        async def cog_unload(self):
+            while True: pass  # here
+        """
+    await start_two(program, discord, code)
+    assert await program.stop() == 0
+    (line,) = [line for line in program.stderr.splitlines() if "does not stop" in line]
+    assert line_of(program, "# here") in line
+
+
 # --- The output
 
 
