@@ -2445,13 +2445,15 @@ handle_record = logging.Handler.handle
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
     token = running_token.get()
-    if not token:
-        return asyncio.tasks.all_tasks(loop)
     own = set()
-    for task in tasks[token]:
-        if not task.done() and is_users(file_of_task(task)):
+    for task in find_all_tasks(loop):  # of another loop, perhaps: that of a thread
+        is_own = task in tasks[token] and is_users(file_of_task(task))
+        if is_own or not token or not isinstance(task, Task):
             own.add(task)
     return own
+
+
+find_all_tasks = asyncio.all_tasks
 
 
 def start_in_context(thread: threading.Thread) -> None:
@@ -2488,7 +2490,7 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 def protect_what_is_shared() -> None:
     """Put what stands above in the place of what Python has."""
     os.execv = os.execve = start_bot_again  # type: ignore[assignment]
-    asyncio.all_tasks = own_tasks
+    asyncio.all_tasks = asyncio.tasks.all_tasks = own_tasks
     logging.Handler.handle = handle_or_tell  # type: ignore[assignment, method-assign]
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment

@@ -529,6 +529,10 @@ ENDERS = {
         for task in asyncio.all_tasks():
             task.cancel()  # here
         """,
+    "all tasks that asyncio itself finds cancelled": """
+        for task in asyncio.tasks.all_tasks(self.bot.loop):
+            task.cancel()  # here
+        """,
     "all other tasks cancelled, and waited for": """
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -702,6 +706,24 @@ async def test_a_bot_that_uses_up_the_threads_leaves_the_others_theirs(
     await program.printed("in a thread")
     assert await program.stop() == 0
     assert two.client_closes == [1000]
+
+
+async def test_a_loop_of_a_thread_has_its_own_tasks(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import threading
+        async def wait():
+            await asyncio.sleep(60)
+        async def count():
+            print("tasks:", len(asyncio.all_tasks()))
+        self.tasks = [asyncio.create_task(wait()), asyncio.create_task(wait())]
+        threading.Thread(target=lambda: asyncio.run(count())).start()
+        """
+    _, two = await start_two(program, discord, at_go(code))
+    await discord.say("go")
+    await program.printed("tasks: 1\n")
+    await assert_unharmed(program, discord, two)
 
 
 # --- Odd files
