@@ -1082,7 +1082,7 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
     if status == 429 and not is_discords:
         seconds: float = BLOCK_DELAY
         with suppress(KeyError, ValueError):
-            seconds = float(headers["Retry-After"])
+            seconds = max(1, float(headers["Retry-After"]))  # no tight loop, whatever it says
         text = f"Discord blocks this IP address (429). All bots wait {seconds:g} s."
         return Failure(text, Kind.BLOCKED, wait=seconds)
     kind = Kind.NETWORK if status >= 500 else Kind.LOSS
