@@ -71,6 +71,7 @@ import weakref
 from asyncio import sslproto
 from collections import ChainMap, defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -153,7 +154,9 @@ VISITS_AT_ONCE = 20  # of --check and --sync-commands
 WARNINGS_SHOWN = 20  # of the settings
 OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
 
-log = logging.getLogger("run_bots")
+# Not one of those that `logging` finds by name: code of a bot may silence all of these.
+log = logging.Logger("run_bots")
+log.parent = logging.getLogger()
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 # The token of the bot whose code is running; by the token, the bot's name and the tasks that its
 # code has started.
@@ -206,7 +209,7 @@ def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
     for folder in FOLDERS:
         path = folder / name.strip()
-        if path.exists():
+        if os.path.exists(path):  # it raises nothing, as where a folder may not be looked into
             return path
     return START_FOLDER / name.strip()
 
@@ -275,9 +278,9 @@ class BotSettings:
 
     def is_meant_by(self, part: str) -> bool:
         """Whether this part of `--only` is the bot's name or number, or a range around it."""
-        first, _, last = part.partition("-")
+        first, dash, last = part.partition("-")
         with suppress(ValueError):
-            return int(first) <= self.number <= int(last or first)
+            return int(first) <= self.number <= int(last if dash else first)
         return part == self.name
 
 
@@ -344,6 +347,10 @@ def parse_token(text: str) -> str:
     return token
 
 
+def parse_name(text: str) -> str:
+    return hide_tokens(text.strip())  # the status page and systemd show it too
+
+
 def parse_token_file(text: str) -> str:
     return parse_token(read_text(find(text), "This file"))
 
@@ -396,7 +403,7 @@ def parse_intents(text: str) -> discord.Intents:
         else:
             known = [*INTENT_GROUPS, *discord.Intents.VALID_FLAGS]
             nearest = difflib.get_close_matches(flag, known, 1, cutoff=0)[0]
-            raise SettingsError(f"There is no intent {flag}. Did you mean {nearest}?")
+            raise SettingsError(f"There is no intent {name}. Did you mean {nearest}?")
     return intents
 
 
@@ -405,7 +412,7 @@ def parse_intents(text: str) -> discord.Intents:
 SETTINGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "DISCORD_BOT_TOKEN<N>": ("token", parse_token, "", "bot N's token; empty: no such bot"),
     "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, "", "a file with the token"),
-    "DISCORD_BOT_NAME<N>": ("name", str.strip, "bot<N>", "what the log calls the bot"),
+    "DISCORD_BOT_NAME<N>": ("name", parse_name, "bot<N>", "what the log calls the bot"),
     "DISCORD_BOT_SCRIPT<N>": ("script", find, "", "a bot as it is: the file for python"),
     "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!", "what its text commands start with"),
     "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, "", "modules of what it does"),
@@ -431,7 +438,7 @@ class Reading:
         self.problems: list[str] = []
         self.warnings: list[str] = []  # of what is only odd
         self._owners: Variables = {}  # by each id and name that a bot has
-        if path.exists():
+        if os.path.exists(path):
             self._read_file(path)
         for name, text in environment.items():
             # `docker --env-file` leaves the quotes there.
@@ -1049,7 +1056,7 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
     if status == 429 and not is_discords:
         seconds: float = BLOCK_DELAY
         with suppress(KeyError, ValueError):
-            seconds = float(headers["Retry-After"])
+            seconds = max(1, float(headers["Retry-After"]))  # no tight loop, whatever it says
         text = f"Discord blocks this IP address (429). All bots wait {seconds:g} s."
         return Failure(text, Kind.BLOCKED, wait=seconds)
     kind = Kind.NETWORK if status >= 500 else Kind.LOSS
@@ -1101,6 +1108,12 @@ def place_in(frames: traceback.StackSummary) -> str:
             name = os.path.basename(frame.filename)
             return f" ({name}, line {frame.lineno}, in {frame.name})"
     return ""
+
+
+def busy_place() -> str:
+    """Where the user's own code is in the thread of the event loop, to be put behind a sentence."""
+    stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
+    return place_in(traceback.extract_stack(stack))
 
 
 # --- When a bot may try again ------------------------------------------------------------------
@@ -1247,8 +1260,9 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
             self.sent_code = code
             self.received_code = self.close_code
             closing = super().close(code=code, message=message)
-            # A task: a caller that is cancelled would end the connection before the frame is out.
-            self.goodbye = asyncio.create_task(asyncio.wait_for(closing, GOODBYE_TIMEOUT))
+            # A task, and no bot's: who cancels it would end the connection before the frame is out.
+            wait = asyncio.wait_for(closing, GOODBYE_TIMEOUT)
+            self.goodbye = contextvars.Context().run(asyncio.create_task, wait)
         with suppress(TimeoutError):  # a dead connection, for which discord.py allows 30 s
             await asyncio.shield(self.goodbye)
         return True
@@ -2191,6 +2205,9 @@ class Task(asyncio.Task[Any]):
             self.cancel()
 
 
+executors: dict[str, Any] = defaultdict(ThreadPoolExecutor)  # by the bot's token
+
+
 class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop):  # type: ignore[misc]
     """The event loop of all bots. Code of one bot neither ends it nor takes its signals."""
 
@@ -2211,8 +2228,14 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         # Another executor is the bot's own, and has its context; or it is of processes.
         if executor is None:
+            # Names are looked up for all bots, and one bot may keep all of its threads busy.
+            token = "" if function is socket.getaddrinfo else running_token.get()
+            executor = executors[token]
             function = functools.partial(contextvars.copy_context().run, function)
         return super().run_in_executor(executor, function, *arguments)
+
+    def set_default_executor(self, executor: Any) -> None:
+        executors[running_token.get()] = executor
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""
@@ -2255,9 +2278,29 @@ def start_bot_again(*_: object) -> NoReturn:
     raise asyncio.CancelledError  # what follows is not to run
 
 
+def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """In the place of `Handler.handle`: what a bot's handler raises is not for whoever logs."""
+    try:
+        handle_record(handler, record)
+    except BaseException:
+        handler.handleError(record)
+
+
+handle_record = logging.Handler.handle
+
+
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
-    return {task for task in tasks[running_token.get()] if is_users(file_of_task(task))}
+    token = running_token.get()
+    own = set()
+    for task in find_all_tasks(loop):  # of another loop, perhaps: that of a thread
+        is_own = task in tasks[token] and is_users(file_of_task(task))
+        if is_own or not token or not isinstance(task, Task):
+            own.add(task)
+    return own
+
+
+find_all_tasks = asyncio.all_tasks
 
 
 def start_in_context(thread: threading.Thread) -> None:
@@ -2294,7 +2337,8 @@ class Environment(type(os.environ)):  # type: ignore[misc]
 def protect_what_is_shared() -> None:
     """Put what stands above in the place of what Python has."""
     os.execv = os.execve = start_bot_again  # type: ignore[assignment]
-    asyncio.all_tasks = own_tasks
+    asyncio.all_tasks = asyncio.tasks.all_tasks = own_tasks
+    logging.Handler.handle = handle_or_tell  # type: ignore[assignment, method-assign]
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
 
@@ -2780,8 +2824,7 @@ class Signals:
 
     def start_deadline(self, code: int) -> None:
         """Whatever is still busy has a limit from now on. The first one counts."""
-        words = "Some code of a bot does not stop. The program ends without it."
-        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, words])
+        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, True])
         deadline.daemon = True
         deadline.start()
 
@@ -2808,11 +2851,12 @@ class Signals:
             end_now(EXIT_BUG)
 
 
-def end_now(code: int, words: str = "") -> NoReturn:
-    """End the process whatever it does, but write out these words and what was printed."""
+def end_now(code: int, is_late: bool = False) -> NoReturn:
+    """End the process whatever it does, but say why if it is late, and write out the rest."""
 
     def say() -> None:
-        if words:
+        if is_late:
+            words = f"Some code of a bot does not stop{busy_place()}. The program ends without it."
             print(words, file=sys.stderr)
         flush_output()
 
@@ -2901,7 +2945,10 @@ def hide_tokens(text: str) -> str:
 class Output(io.BufferedIOBase):
     """What is printed, without tokens. A thread writes it, because nobody may be reading."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self.stream = stream  # with its end the file would be closed
+        # With PYTHONUNBUFFERED there is nothing in between.
+        target = getattr(stream.buffer, "raw", stream.buffer)
         self.fileno = target.fileno  # type: ignore[method-assign]
         self.isatty = target.isatty  # type: ignore[method-assign]
         self.waiting: queue.Queue[bytes] = queue.Queue(OUTPUT_WAITING)
@@ -2933,12 +2980,14 @@ def protect_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
-            # With PYTHONUNBUFFERED there is nothing in between.
-            output = Output(getattr(stream.buffer, "raw", stream.buffer))
+            output = Output(stream)
             # Not every code page has every character.
             errors = "backslashreplace"
             text = io.TextIOWrapper(output, stream.encoding, errors, line_buffering=True)  # type: ignore[type-var]
+            # `sys.stderr = io.TextIOWrapper(sys.stderr.detach())` leaves the log its stream.
+            text.detach = lambda output=output: output  # type: ignore[method-assign, misc]
             setattr(sys, name, text)
+            setattr(sys, f"__{name}__", text)
             outputs.append(output)
 
 
@@ -2983,6 +3032,8 @@ class Log(logging.StreamHandler[Any]):
             self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
         if self._level_of_all == logging.INFO:
             logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
+        # Code of a bot may set up all handlers that it finds: this one stays as it is.
+        self.setLevel = self.setFormatter = self.setStream = lambda *_: None  # type: ignore[assignment, method-assign]
         logging.captureWarnings(True)
         warnings.formatwarning = format_warning
 
@@ -3001,8 +3052,7 @@ class Log(logging.StreamHandler[Any]):
         if not isinstance(record.msg, str) or not LEFT_OUT.match(record.msg):
             return True
         if "heartbeat" in record.msg:  # something keeps the event loop, which is told once
-            stack = sys._current_frames()[main_thread]  # documented by Python, in spite of its name
-            place = place_in(traceback.extract_stack(stack))
+            place = busy_place()
             if place != self._blocked_by:
                 self._blocked_by = place
                 text = "Some code blocks all bots for more than 10 s%s."
@@ -3089,7 +3139,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def find_env_file(named: str | None) -> Path:
     """The env file, which may come later. Raises `SettingsError`."""
     path = find(named or ".env")
-    if named and not path.exists():
+    if named and not os.path.exists(path):
         raise SettingsError(f"There is no file {named}. Check --env-file.")
     return path
 
@@ -3104,7 +3154,7 @@ def main(argv: list[str] | None = None) -> int:
         env_file = find_env_file(arguments.env_file)
         runner = Runner(env_file, arguments.only)
         bots = runner.read()
-        source = shown(env_file) if env_file.exists() else "the environment"
+        source = shown(env_file) if os.path.exists(env_file) else "the environment"
         log.info("%s from %s", counted(len(bots), "bot"), source)
         save_memory()
         is_look = arguments.check or arguments.sync_commands

@@ -250,7 +250,7 @@ async def test_only_runs_just_these_bots(
     assert [bot.user.name for bot in bots if bot.requests] == names
 
 
-@pytest.mark.parametrize("only", ["1,4", "musik", "7-9", "", "x-y"])
+@pytest.mark.parametrize("only", ["1,4", "musik", "7-9", "", "x-y", "1-", "-1"])
 async def test_only_refuses_a_bot_that_is_not_there_and_lists_those_that_are(
     only: str, program: Program, discord: LocalDiscord
 ) -> None:

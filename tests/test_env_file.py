@@ -220,6 +220,19 @@ async def test_a_file_that_cannot_be_read_is_told(program: Program) -> None:
     assert ".env cannot be read: Permission denied" in program.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs the limits of POSIX for a name")
+async def test_a_path_that_cannot_even_be_looked_for_is_told(program: Program) -> None:
+    name = "x" * 300  # as a folder that others may not look into: the system gives an error
+    (program.folder / ".env").write_text(f"DISCORD_BOT_TOKEN1_FILE={name}")
+    await program.start()
+    assert await program.end() == 78
+    assert "DISCORD_BOT_TOKEN1_FILE (.env, line 1): This file cannot be read" in program.stderr
+    await program.start("--env-file", name)
+    assert await program.end() == 78
+    assert "Check --env-file." in program.stderr
+    program.assert_clean()
+
+
 # What is in the file beside a good token, and what the warning says.
 ODD = {
     "settings without a token": (

@@ -254,6 +254,7 @@ INTENTS = {
     "MessageContent": "Did you mean message_content?",
     "everything": "Did you mean ",
     "privileged": "Did you mean ",
+    "-all": "There is no intent -all. Did you mean all?",
 }
 
 

@@ -71,6 +71,20 @@ async def test_a_block_that_lasts_is_found_out_by_few_requests(
     program.assert_clean()
 
 
+@pytest.mark.parametrize("seconds", [0, -5])
+async def test_a_block_that_says_that_it_is_over_is_no_tight_loop(
+    seconds: int, program: Program, discord: LocalDiscord
+) -> None:
+    discord.fail("REST", faults.cloudflare_block(seconds))
+    program.write_env(discord.add_bot("bot"))
+    await program.start()
+    await program.logged("Discord blocks this IP address (429)")
+    await asyncio.sleep(2)
+    assert discord.invalid_requests < 5
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
 async def test_a_block_at_the_gateway_pauses_the_bots_too(
     program: Program, discord: LocalDiscord
 ) -> None:

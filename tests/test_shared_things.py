@@ -215,6 +215,22 @@ LOGGING_THIEVES = {
         """,
     "no handlers": "logging.getLogger().handlers.clear()",
     "disable": "logging.disable(logging.CRITICAL)",
+    "all other loggers are silenced": """
+        for name in logging.root.manager.loggerDict:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).propagate = False
+        """,
+    "all handlers are set up": """
+        import io
+        for handler in logging.root.handlers:
+            handler.setLevel(logging.CRITICAL)
+            handler.setFormatter(logging.Formatter("%(guild)s"))
+            handler.setStream(io.StringIO())
+        """,
+    "stderr is made anew": """
+        import io, sys
+        sys.stderr = io.TextIOWrapper(sys.stderr.detach(), encoding="utf-8")
+        """,
 }
 
 
@@ -228,6 +244,24 @@ async def test_the_program_says_what_it_says_whatever_a_bot_does_to_logging(
     await assert_unharmed(program, discord, two)
     assert len([line for line in program.lines_of("two") if "ready as two" in line]) == 1
     assert program.stderr.count("Stopping all bots (SIGTERM)") == 1
+    assert "stopped: as asked" in program.lines_of("two")[-1]
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('no running event loop')", "exit()"])
+async def test_a_handler_of_a_bot_that_fails_harms_nobody_who_logs(
+    code: str, program: Program, discord: LocalDiscord
+) -> None:
+    handler = f"""
+        class Handler(logging.Handler):
+            def emit(self, record):
+                {code}
+
+        logging.getLogger().addHandler(Handler())
+        """
+    one, two = await start_two(program, discord, at_go(handler))
+    await discord.say("go")
+    await assert_unharmed(program, discord, two)
+    assert one.client_closes == [1000]
     assert "stopped: as asked" in program.lines_of("two")[-1]
 
 
@@ -376,6 +410,19 @@ async def test_code_that_blocks_all_bots_is_named_once_with_its_place(
     assert await program.stop() == 0
 
 
+async def test_code_that_keeps_a_stop_from_its_end_is_named(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        async def cog_unload(self):
+            while True: pass  # here
+        """
+    await start_two(program, discord, code)
+    assert await program.stop() == 0
+    (line,) = [line for line in program.stderr.splitlines() if "does not stop" in line]
+    assert line_of(program, "# here") in line
+
+
 # --- The output
 
 
@@ -480,6 +527,10 @@ ENDERS = {
         """,
     "all tasks cancelled": """
         for task in asyncio.all_tasks():
+            task.cancel()  # here
+        """,
+    "all tasks that asyncio itself finds cancelled": """
+        for task in asyncio.tasks.all_tasks(self.bot.loop):
             task.cancel()  # here
         """,
     "all other tasks cancelled, and waited for": """
@@ -619,6 +670,59 @@ async def test_a_thread_of_a_client_that_has_ended_hands_nothing_more_to_the_loo
     after = program.stderr.partition("tick of ?")[2]
     assert "tick of !" not in after
     assert "closed: True" not in program.stderr
+    await assert_unharmed(program, discord, two)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for _ in range(40): self.bot.loop.run_in_executor(None, time.sleep, 8)",
+        "await self.bot.loop.shutdown_default_executor()",
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        executor = ThreadPoolExecutor()
+        self.bot.loop.set_default_executor(executor)
+        executor.shutdown()
+        """,
+    ],
+)
+async def test_a_bot_that_uses_up_the_threads_leaves_the_others_theirs(
+    code: str, program: Program, discord: LocalDiscord
+) -> None:
+    other = """
+        async def setup(bot):
+            @bot.listen()
+            async def on_message(message):
+                if message.content == "look up":
+                    await bot.loop.getaddrinfo("localhost", 80)
+                    await message.channel.send("found")
+                    await bot.loop.run_in_executor(None, print, "in a thread")
+        """
+    write(program, "two.py", other)
+    _, two = await start_two(program, discord, at_go(code), "DISCORD_BOT_EXTENSIONS2=two")
+    await discord.say("go")
+    await discord.say("look up")
+    await until(lambda: contents(two) == ["found"], timeout=5)
+    await program.printed("in a thread")
+    assert await program.stop() == 0
+    assert two.client_closes == [1000]
+
+
+async def test_a_loop_of_a_thread_has_its_own_tasks(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import threading
+        async def wait():
+            await asyncio.sleep(60)
+        async def count():
+            print("tasks:", len(asyncio.all_tasks()))
+        self.tasks = [asyncio.create_task(wait()), asyncio.create_task(wait())]
+        threading.Thread(target=lambda: asyncio.run(count())).start()
+        """
+    _, two = await start_two(program, discord, at_go(code))
+    await discord.say("go")
+    await program.printed("tasks: 1\n")
     await assert_unharmed(program, discord, two)
 
 

@@ -305,6 +305,23 @@ async def test_whoever_does_not_read_holds_nothing_up(
     program.assert_clean()
 
 
+async def test_a_token_in_the_place_of_a_name_is_not_shown(
+    program: Program, discord: LocalDiscord, client: Client
+) -> None:
+    bot, other = discord.add_bot("one"), discord.add_bot("other")
+    (program.folder / ".env").write_text(
+        f"DISCORD_BOT_TOKEN1={bot.token}\nDISCORD_BOT_NAME1={other.token}\n"
+    )
+    bot.fail("GET /users/@me", faults.status(503))
+    await program.start()
+    await program.logged("Trying again")
+    for path in ("status.json", "readyz"):
+        _, text = await client.get(path)
+        assert "[token of a bot]" in text
+        assert other.token not in text
+    assert await program.stop() == 0
+
+
 async def test_a_token_in_a_failure_is_not_shown_and_a_line_stays_one(
     program: Program, discord: LocalDiscord, client: Client
 ) -> None:

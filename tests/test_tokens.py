@@ -31,6 +31,8 @@ WAYS = {
     "stderr.write": "sys.stderr.write(f'it is {token}\\n')",
     "stdout.buffer": "sys.stdout.buffer.write(f'it is {token}\\n'.encode())",
     "stderr.buffer": "sys.stderr.buffer.write(f'it is {token}\\n'.encode())",
+    "the first stdout": "print('it is', token, file=sys.__stdout__)",
+    "the first stderr": "print('it is', token, file=sys.__stderr__)",
     "writelines": "sys.stdout.writelines(['it is ', token, '\\n'])",
     "print without an end": "print('it is ', end=''); print(token, end=''); print()",
     "a text of 20,000 characters": "print('it is' + 'x' * 20_000, token, 'x' * 20_000)",
