@@ -2374,6 +2374,8 @@ class Visit(Life):
             await super().set_up(setup)
         except SetupFailed as error:
             origin: Any = getattr(error.__cause__, "original", error.__cause__)
+            if isinstance(origin, discord.app_commands.MissingApplicationID):
+                return  # without a network nobody is logged in
             if getattr(origin, "errno", 0) != errno.EADDRINUSE:
                 raise
             log.warning("%s. Is it the running program that has it?", origin)

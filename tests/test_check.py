@@ -220,6 +220,19 @@ async def test_settings_and_code_are_checked_without_a_network_which_is_told_onc
     program.assert_clean()
 
 
+async def test_code_that_uploads_its_commands_is_no_problem_where_there_is_no_network(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = "async def setup(bot):\n    await bot.tree.sync()\n"
+    write(program, "syncs.py", code)
+    program.write_env(discord.add_bot("one"), extra="DISCORD_BOT_EXTENSIONS1=syncs")
+    await discord.stop()
+    await program.start("--check")
+    assert await program.end() == 78
+    assert "Discord cannot be reached" in rows(program)["one"]
+    assert "application_id" not in program.stdout + program.stderr
+
+
 async def test_check_does_not_print_the_same_error_twice(
     program: Program, discord: LocalDiscord
 ) -> None:
