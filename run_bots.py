@@ -784,10 +784,13 @@ def keep_modules(change: Any) -> Any:
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
             files.follow(Path(file_of(module)) for module in bot.extensions.values())
+            for other in bots_with_code:
+                for kept_name, module in other.extensions.items():  # each bot has one of its own
+                    sys.modules.setdefault(kept_name, module)
             kept = tuple(f"{name}." for name in loaded_extensions())
-            for module in before.keys() - sys.modules.keys():  # hardly ever any
-                if f"{module}.".startswith(kept):
-                    sys.modules[module] = before[module]
+            for part in before.keys() - sys.modules.keys():  # hardly ever any
+                if part.startswith(kept):
+                    sys.modules[part] = before[part]
 
     return change_and_keep
 
