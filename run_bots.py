@@ -1828,6 +1828,7 @@ class Entry:
         self.settings = settings
         self.wanted: BotSettings | None = None  # what it is to run with; None: it is to end
         self.event = asyncio.Event()
+        self.event.set()
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
@@ -1859,7 +1860,7 @@ class Entry:
         self.failure = Failure()
         self.set_state("starting")
         self.leave()
-        if self.life is None:
+        if self.event.is_set():  # its task has no life yet, right after it was made
             self.event.clear()
             self.task = asyncio.create_task(self._run())
 

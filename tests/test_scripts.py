@@ -858,6 +858,27 @@ async def test_a_saved_script_starts_its_bot_again_and_no_other(
     program.assert_clean()
 
 
+async def test_a_bot_that_had_stopped_starts_once_where_its_settings_and_its_script_are_saved(
+    program: Program, discord: LocalDiscord
+) -> None:
+    music, weather = bring(program, discord, "music.py", "weather.py")
+    path = program.folder / "music.py"
+    good = path.read_text()
+    path.write_text("exit()")
+    await program.start()
+    await program.logged("[music] stopped:")
+    path.write_text(good)
+    with (program.folder / ".env").open("a") as file:
+        file.write("\n# saved\n")
+    await program.logged("ready as music")
+    await asyncio.sleep(1)
+    assert discord.opened == 2  # connections of the two to the gateway
+    assert music.ready
+    assert weather.ready
+    assert await program.stop() == 0
+    program.assert_clean()
+
+
 async def test_a_saved_script_that_is_no_python_leaves_the_old_one_running(
     program: Program, discord: LocalDiscord
 ) -> None:
