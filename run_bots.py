@@ -69,7 +69,7 @@ import urllib.request
 import warnings
 import weakref
 from asyncio import sslproto
-from collections import defaultdict, deque
+from collections import ChainMap, defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -144,9 +144,9 @@ GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 # How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the
 # rest.
 CLEANUP_UNTIL = 5
-MAIN_UNTIL = 7  # what follows in a script
-TASKS_UNTIL = 8
-CLOSE_UNTIL = 8.5
+TASKS_UNTIL = 7.5
+CLOSE_UNTIL = 8
+MAIN_UNTIL = 8.5  # what follows in a script
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
 VISIT_TIMEOUT = LOGIN_TIMEOUT + SETUP_TIMEOUT
@@ -178,9 +178,6 @@ PIPE = Path("/dev/stdin")  # an env file that can be read once
 
 class Files(dict[Path, object]):
     """The files that settings and code come from, and how each was when it was read."""
-
-    def note(self, path: Path) -> None:
-        self[path] = stamp_of(path)
 
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -272,7 +269,7 @@ class BotSettings:
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
         if self.script:
-            return [self.script, *modules.imported(self.token).values()]
+            return [self.script, *imported_modules(self.token).values()]
         paths = []
         for name in self.extensions:
             base = name.replace(".", "/")
@@ -297,7 +294,7 @@ def bot_id_of(token: str) -> str:
 
 def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
-    files.note(path)
+    files.follow([path])
     try:
         if path.is_fifo() and path != PIPE:  # it might never end
             raise OSError(None, "It is a pipe")
@@ -378,7 +375,7 @@ def parse_extensions(text: str) -> tuple[str, ...]:
 def extensions_in(package: str) -> list[str]:
     """The names of all extensions in a folder, which are the modules with a function `setup`."""
     folder = find(package.replace(".", "/"))
-    files.note(folder)
+    files.follow([folder])
     names = []
     for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
         with suppress(OSError, ValueError):
@@ -386,7 +383,7 @@ def extensions_in(package: str) -> list[str]:
                 module = path.parent if path.stem == "__init__" else path
                 names.append(f"{package}.{module.stem}")
     if not names:
-        raise SettingsError(f"There is no extension in the folder {shown(folder)}.")
+        raise SettingsError(f"There is no extension in {shown(folder)}, or no such folder.")
     return names
 
 
@@ -489,9 +486,10 @@ class Reading:
                 TOKEN_FORM.search(variable.text) or variable.name.upper().startswith("DISCORD_BOT_")
             ):
                 right = ", ".join(SETTINGS).replace("<N>", number or "1")
-                self.warnings.append(
-                    f"{variable}: Nothing reads this. Is it a token? The right names: {right}."
-                )
+                problem = "Nothing reads this"
+                if TOKEN_FORM.search(variable.text):
+                    problem = "This looks like a token, and nothing reads it"
+                self.warnings.append(f"{variable}: {problem}. The right names: {right}.")
         return given
 
     def _read_bots(self) -> None:
@@ -545,7 +543,8 @@ class Reading:
 
 def how_to_begin(path: Path) -> Iterable[str]:
     """What to do where there is no bot, in sentences."""
-    yield f"There is no bot to run. There is no token in {path}, or no such file."
+    problem = f"There is no token in {path}." if path.exists() else f"There is no file {path}."
+    yield f"There is no bot to run. {problem}"
     for other in sorted(START_FOLDER.glob("*env*")):
         with suppress(SettingsError):
             text = read_text(other, other.name)
@@ -570,34 +569,23 @@ class Bot(commands.AutoShardedBot):
         if not settings.extensions:  # a help command and a cache of messages only take memory
             options = {"help_command": None, "max_messages": None}
         super().__init__(prefix, intents=settings.intents, **options)
-        self.settings = settings
+        self.extension_names = settings.extensions
 
     async def setup_hook(self) -> None:
-        for name in self.settings.extensions:
-            try:
-                await self.load_extension(name)
-            except commands.ExtensionError:
-                raise
-            except Exception as error:  # of the package that it is in
-                raise commands.ExtensionFailed(name, error) from error
+        for name in self.extension_names:
+            await self.load_extension(name)
 
     async def on_message(self, message: discord.Message) -> None:
-        if self.settings.extensions:
+        if self.extension_names:
             await self.process_commands(message)
-        else:
-            await answer_ping(message)
+        elif message.content.startswith("ping") and not message.author.bot:
+            await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
     async def on_command_error(
         self, context: commands.Context[Any], exception: commands.CommandError
     ) -> None:
         if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
             await super().on_command_error(context, exception)
-
-
-async def answer_ping(message: discord.Message) -> None:
-    """What a bot does that has no extensions. It answers neither itself nor any other bot."""
-    if not message.author.bot and message.content.startswith("ping"):
-        await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
 
 
 class ScriptError(Exception):
@@ -614,38 +602,43 @@ STARTED_NONE = (
     " await bot.start(...) at the end of main"
 )
 failed: list[BaseException] = []  # what it has raised, the first of which is the cause
-handed_over: list[Any] | None = None  # by the script that is being read, if one is
+handed_over: Any = None  # by the script that is being read, if one is: a list
+scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
 
 
-async def run_code(bot: BotSettings) -> None:
+def __getattr__(name: str) -> Any:
+    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
+    return getattr(scripts.get(running_token.get()), name)
+
+
+async def run_code(life: "Life") -> None:
     """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
+    bot = life.settings
     if bot.script is None:
-        modules.claim(modules_of(bot.extensions))
+        claim_modules(modules_of(bot.extensions))
         await Bot(bot).start(bot.token)
         return
     try:
         await read_script(bot.script)
     except (SystemExit, KeyboardInterrupt) as error:
         raise ScriptError(f"It calls exit({error}){place_of(error)}") from error
+    if life.client is None:
+        raise ScriptError(STARTED_NONE)
 
 
 def read_script(script: Path) -> Any:
     """Run a script as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too.
 
-    Returns what it would run there.
+    Returns what it runs there.
     """
     global handed_over
     check_script(script)
     own = modules_beside(script)
-    modules.claim(own)
+    claim_modules(own)
     for path in own.values():  # the script may fail before it has imported what is to be saved
-        files.follow(python_files(path) or [path])
-    folder = str(script.parent)
-    with suppress(ValueError):  # its place may be behind another script's folder
-        sys.path.remove(folder)
-    sys.path.insert(0, folder)
-    arguments = sys.argv
-    sys.argv = [str(script)]
+        files.follow(python_files(path))
+    sys.path[:] = dict.fromkeys([str(script.parent), *sys.path])
+    del sys.argv[1:]  # runpy puts the script before it
     work = handed_over = []
     failed.clear()
     try:
@@ -655,46 +648,36 @@ def read_script(script: Path) -> Any:
         failed.append(error)
     finally:
         handed_over = None
-        sys.argv = arguments
         restore_folder()
     if not work:
         raise failed[0]
-    first: Any = work.pop(0)
-    scripts[running_token.get()] = first.modules["__main__"]
-    while first.modules:  # what HandedOver has kept from being imported is among them
-        sys.modules.setdefault(*first.modules.popitem())
-    for extra in work:  # a clean-up of its own, which it runs in spite of HandedOver
-        extra.close()
-    return first
-
-
-scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
-
-
-def __getattr__(name: str) -> Any:
-    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
-    return getattr(scripts.get(running_token.get()), name)
+    begun: Any = work[0]
+    scripts[running_token.get()] = begun.modules["__main__"]
+    while begun.modules:  # what HandedOver has kept from being imported is among them
+        sys.modules.setdefault(*begun.modules.popitem())
+    return begun
 
 
 def check_script(script: Path) -> None:
     """See that it can be run. Raises `ScriptError`, or what Python says of it."""
-    name = shown(script)
-    if script.is_dir():
-        raise ScriptError(f"{name} is a folder. Name the file in it that you start with python")
     if not script.is_file():
-        guess = find(name.replace(".", "/") + ".py")
-        hint = f"Did you mean {shown(guess)}" if guess.is_file() else "Check its name"
-        raise ScriptError(f"There is no file {name}. {hint}")
+        example = "such as bots/music.py, not bots or bots.music"
+        raise ScriptError(f"There is no file {shown(script)}. Name the script itself, {example}")
     compile(script.read_bytes(), str(script), "exec")
+
+
+def top_of(name: str) -> str:
+    """The module that this one is in: of a.b.c it is a."""
+    return name.partition(".")[0]
 
 
 def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
     """What extensions are in, by name: a file, or a folder."""
     own = {}
-    for name in extensions:
-        top = name.partition(".")[0]
-        file = find(f"{top}.py")
-        own[top] = file if file.exists() else find(top)
+    for name in map(top_of, extensions):
+        for path in (find(name), find(f"{name}.py")):
+            if path.exists():
+                own[name] = path
     return own
 
 
@@ -705,79 +688,111 @@ def modules_beside(script: Path) -> dict[str, Path]:
     """
     there = {}
     for path in script.parent.glob("*"):
-        is_package = any(python_files(path)) and not (path / "pyvenv.cfg").exists()
-        if path != script and (path.suffix == ".py" or is_package):
+        if python_files(path) and path != script and not (path / "pyvenv.cfg").exists():
             there[path.stem] = path
     own = {}
     texts = [script]
     while texts:
         text = texts.pop().read_text("utf-8", errors="replace")
         for name in there.keys() & set(re.findall(r"\w+", text)):
-            own[name] = path = there.pop(name)
-            texts += python_files(path) or [path]
+            own[name] = there.pop(name)
+            texts += python_files(own[name])
     return own
 
 
-def python_files(folder: Path) -> list[Path]:
-    """Those in a folder, and in the folders in it."""
-    return [*folder.glob("*.py"), *folder.glob("*/*.py")]
+def python_files(path: Path) -> list[Path]:
+    """The file itself, or those in a folder, and in the folders in it."""
+    if path.suffix == ".py":
+        return [path]
+    return [*path.glob("*.py"), *path.glob("*/*.py")]
 
 
-class Modules:
-    """Which bot has which modules of its own: one process has one module of a name."""
+# Which bot has which modules of its own, by its token and a module's name: one process has one
+# module of a name.
+claims: dict[str, dict[str, Path]] = {}
 
-    def __init__(self) -> None:
-        self._claims: dict[str, dict[str, Path]] = {}  # by the bot's token, and the module's name
 
-    def claim(self, own: dict[str, Path]) -> None:
-        """Take these for the running bot. Raises `ScriptError`."""
-        for name, path in own.items():
-            for other in self._others(name):
-                if path != other and path not in other.parents:
-                    ways = "Give one another name, or run this bot in a process of its own"
-                    text = f"{path} and {other} are modules of one name. {ways}, with --only"
-                    raise ScriptError(text)
-        self._claims[running_token.get()] = own
+def claim_modules(own: dict[str, Path]) -> None:
+    """Take these for the running bot. Raises `ScriptError`."""
+    claimed = ChainMap(*claims.values())
+    for name, path in own.items():
+        other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
+        if other.name and path not in (other, *other.parents):
+            ways = "Give one another name, or run this bot in a process of its own, with --only"
+            raise ScriptError(f"{path} and {other} are modules of one name. {ways}")
+    claims[running_token.get()] = own
 
-    def _others(self, name: str) -> Iterable[Path]:
-        file = file_of(sys.modules.get(name))
-        if file:
-            yield Path(file)
-        for claims in self._claims.values():
-            if name in claims:
-                yield claims[name]
 
-    def imported(self, token: str) -> dict[str, Path]:
-        """The modules of a bot that are imported, by name, and their files."""
-        own = self._claims.get(token, {})
-        found = {}
-        for name, module in list(sys.modules.items()):
-            top = name.partition(".")[0]
-            if top in own:
-                found[name] = Path(file_of(module))
-        return found
+def imported_modules(token: str) -> dict[str, Path]:
+    """The modules of a bot that are imported, by name, and their files."""
+    own = claims.get(token, {})
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if top_of(name) in own:
+            found[name] = Path(file_of(module))
+    return found
 
-    def release(self) -> None:
-        """The running bot has ended: what no other one has is imported anew."""
-        token = running_token.get()
-        imported = self.imported(token)
-        self._claims.pop(token, {})
-        others = set().union(*self._claims.values())
-        for name in imported:
-            if name.partition(".")[0] not in others:
-                del sys.modules[name]
 
-    def forget(self, token: str) -> None:
-        """See that a bot's modules are read anew, also where another bot has them."""
-        extensions = {name for bot in bots_with_code for name in bot.extensions}
-        for name in self.imported(token).keys() - extensions:
+def release_modules() -> None:
+    """The running bot has ended: what no other one has is imported anew."""
+    token = running_token.get()
+    imported = imported_modules(token)
+    claims.pop(token, {})
+    others = ChainMap(*claims.values())
+    for name in imported:
+        if top_of(name) not in others:
             del sys.modules[name]
 
 
-modules = Modules()
+def forget_modules(token: str) -> None:
+    """See that a bot's modules are read anew, also where another bot has them."""
+    for name in imported_modules(token).keys() - loaded_extensions():
+        del sys.modules[name]
 
 
-def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
+bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def loaded_extensions() -> set[str]:
+    """The names of the extensions that any bot has."""
+    return {name for bot in bots_with_code for name in bot.extensions}
+
+
+def saved_extensions(client: object, saved: set[Path]) -> dict[str, set[Path]]:
+    """The extensions of a client that are among these files, by name, with their files."""
+    found = {}
+    for name, module in getattr(client, "extensions", {}).items():  # a plain client has none
+        file = Path(file_of(module))
+        place = file.parent if file.name == "__init__.py" else file
+        own = {path for path in saved if path.is_relative_to(place)}
+        if own:
+            found[name] = own
+    return found
+
+
+def keep_modules(change: Any) -> Any:
+    """Around what loads and unloads an extension: the modules of other bots stay importable."""
+
+    @functools.wraps(change)
+    async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
+        bots_with_code.add(bot)
+        before = dict(sys.modules)
+        try:
+            await change(bot, name, **options)
+        except (SystemExit, KeyboardInterrupt) as error:  # discord.py would leave half of it
+            sys.modules.pop(name, None)
+            raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
+        finally:
+            files.follow(Path(file_of(module)) for module in bot.extensions.values())
+            kept = tuple(f"{name}." for name in loaded_extensions())
+            for module in before.keys() - sys.modules.keys():  # hardly ever any
+                if f"{module}.".startswith(kept):
+                    sys.modules[module] = before[module]
+
+    return change_and_keep
+
+
+def hand_over(run: Any) -> Any:
     """In the place of `asyncio.run`: a script gives us what it would run."""
 
     @functools.wraps(run)
@@ -785,13 +800,12 @@ def hand_over(run: Callable[..., Any]) -> Callable[..., Any]:
         if handed_over is None or threading.get_ident() != main_thread:
             return run(*arguments, **options)
         work = arguments[-1]
-        if run.__name__ == "run":
-            if not handed_over:
-                return begin(work)
-            handed_over.append(work)
-            raise HandedOver
+        if run.__name__ == "run" and not handed_over:
+            return begin(work)
         if asyncio.iscoroutine(work):
             work.close()
+        if handed_over:  # a clean-up of its own, in spite of HandedOver
+            raise HandedOver
         raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
     return run_or_hand_over
@@ -817,7 +831,8 @@ class Begun:
 def begin(work: Any) -> Any:
     """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
     global handed_over
-    waiting, handed_over = handed_over, None
+    reader = handed_over
+    handed_over = None  # what it runs itself is refused by Python
     try:
         begun = Begun(work, work.send(None))
     except StopIteration as end:
@@ -826,9 +841,8 @@ def begin(work: Any) -> Any:
         failed.append(error)
         raise
     finally:
-        handed_over = waiting
-    assert handed_over is not None
-    handed_over.append(begun)
+        handed_over = reader
+    reader.append(begun)
     raise HandedOver
 
 
@@ -849,50 +863,6 @@ async def log_in_or_refuse(client: discord.Client, token: str) -> None:
 
 
 log_in_client = discord.Client.login
-bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def keep_modules(change: Callable[..., Any]) -> Callable[..., Any]:
-    """Around what loads and unloads an extension: the modules of other bots stay importable."""
-
-    @functools.wraps(change)
-    async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
-        bots_with_code.add(bot)
-        before = dict(sys.modules)
-        try:
-            await change(bot, name, **options)
-        except (SystemExit, KeyboardInterrupt) as error:  # discord.py would leave half of it
-            sys.modules.pop(name, None)
-            raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
-        finally:
-            files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            for module in before.keys() - sys.modules.keys():  # hardly ever any
-                if any(is_part_of(module, other) for other in bots_with_code if other is not bot):
-                    sys.modules[module] = before[module]
-
-    return change_and_keep
-
-
-def is_part_of(module: str, bot: Any) -> bool:
-    """Whether a module of this name is one of a bot's extensions, or below one."""
-    return any(f"{module}.".startswith(f"{name}.") for name in bot.extensions)
-
-
-def parts_of(module: object, changed: set[Path]) -> set[Path]:
-    """Which of these files are this module's, or of the package that it is."""
-    file = Path(file_of(module))
-    if file.name != "__init__.py":
-        return changed & {file}
-    return {path for path in changed if file.parent in path.parents}
-
-
-def extensions_among(code: set[Path]) -> set[Path]:
-    """Those of these files that some bot can load again, without leaving Discord."""
-    found: set[Path] = set()
-    for bot in bots_with_code:
-        for module in bot.extensions.values():
-            found |= parts_of(module, code)
-    return found
 
 
 def take_over() -> None:
@@ -900,17 +870,18 @@ def take_over() -> None:
 
     All of it is public but `BotBase`, where discord.py has what its two classes of bots share.
     """
-    discord.Client.login = log_in_or_refuse  # type: ignore[assignment, method-assign]
-    asyncio.run = hand_over(asyncio.run)
-    asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
-    loop_class: Any = asyncio.BaseEventLoop
-    loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
-    loop_class.run_forever = hand_over(loop_class.run_forever)
-    discord.Client.start = start_or_hold  # type: ignore[assignment, method-assign]
+    client_class: Any = discord.Client
+    client_class.start = start_or_hold
+    client_class.login = log_in_or_refuse
     discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
     for name in ("load_extension", "unload_extension", "reload_extension"):
         change = getattr(commands.bot.BotBase, name)
         setattr(commands.bot.BotBase, name, keep_modules(change))
+    loop_class: Any = asyncio.BaseEventLoop
+    loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
+    loop_class.run_forever = hand_over(loop_class.run_forever)
+    asyncio.run = hand_over(asyncio.run)
+    asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
 
 
 # --- What a failure means ----------------------------------------------------------------------
@@ -974,7 +945,10 @@ UNANSWERED = {
 # What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
 HINTS = {
     "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
-    "ModuleNotFoundError": "Is it a file beside run_bots.py, or a package to install with pip?",
+    "ModuleNotFoundError": "If it is a package, install it: .venv/bin/pip install and its name. If"
+    " it is your own file, put it beside run_bots.py, or beside the script.",
+    "FileNotFoundError": "A path such as ./cogs is looked for where run_bots.py was started. Write"
+    ' Path(__file__).with_name("cogs").',
     "has no 'setup' function": "Write async def setup(bot). If it is a folder, put .* behind its"
     " name: cogs.* is every extension in cogs.",
     "TypeError: setup.. takes": "Write async def setup(bot).",
@@ -982,8 +956,8 @@ HINTS = {
     "TypeError: .*non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main()).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
-    "KeyError: ": "If this is a variable of the environment, set it in the env file. (A token in it"
-    " is not used: the bot's own is {token}.)",
+    "KeyError: ": "If this is a variable of the environment, set it in the env file. For a token"
+    " write =unused there: the bot's own is {token}.",
 }
 # What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
@@ -1010,7 +984,7 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
-    if isinstance(error, (SetupFailed, ScriptError)):
+    if client is None or isinstance(error, (SetupFailed, ScriptError)):
         return diagnose_setup(error.__cause__ or error, bot)
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
         error = error.__cause__ or error  # Discord's answer
@@ -1099,7 +1073,8 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     for words, hint in HINTS.items():
         if re.search(words, problem):
             hint = hint.format(number=bot.number, token=bot.sources["token"])
-            return Failure(f"{text} {hint}", Kind.FINAL)
+            kind = Kind.NETWORK if isinstance(cause, OSError) else Kind.FINAL
+            return Failure(f"{text} {hint}", kind)
     if isinstance(error, ScriptError):
         return Failure(text, Kind.FINAL)
     if isinstance(cause, WRONG_CODE):
@@ -1209,8 +1184,8 @@ class Pace:
 
 
 # --- What all bots share -----------------------------------------------------------------------
-# The connections for requests, and what one bot has found out of the network for all. It knows no
-# bot.
+# The connections for requests, and what one bot has found out of the network for all. It knows
+# when each bot may try again, and nothing else of it.
 
 
 class Pool(aiohttp.TCPConnector):
@@ -1218,9 +1193,6 @@ class Pool(aiohttp.TCPConnector):
 
     Each client closes the pool that it was given, also when others use it: that does nothing here.
     """
-
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
 
     async def close(self, **_: Any) -> None:
         pass
@@ -1230,31 +1202,24 @@ class Pool(aiohttp.TCPConnector):
 
 
 class Shared:
-    """The way into the internet: whether it was away, and whether Discord blocks this address."""
+    """The way into the internet, and how long each bot waits for it."""
 
-    def __init__(self, how_to_start_again: str, restore: Callable[[], None]) -> None:
-        self.restore = restore  # puts back what code of a bot may have taken from all
-        self.pool = Pool()
-        self.blocked_until = 0.0  # by the monotonic clock
-        self.had_trouble = False  # since the last look
-        self.how_to_start_again = how_to_start_again
-        self._back = asyncio.Event()
+    def __init__(self) -> None:
+        self.pool = Pool(limit=0, keepalive_timeout=KEEP_ALIVE)
+        self.paces: list[Pace] = []  # of all bots
+        self.back = asyncio.Event()  # the next return of the network
 
-    def block(self, until: float) -> None:
-        self.blocked_until = max(self.blocked_until, until)
+    def block(self, now: float, seconds: float) -> None:
+        """Have all bots wait: one by one after it, so that the first finds out for all."""
+        for pace in self.paces:
+            pace.told(now, seconds + random.uniform(0, BLOCK_SPREAD))
 
     def is_back(self) -> None:
         """End the waits for the network of all bots."""
-        self._back.set()
-        self._back = asyncio.Event()
-
-    async def wait_until_back(self, seconds: float) -> bool:
-        """Wait for it, that long at most. Returns whether it is back before that."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._back.wait()
-        except TimeoutError:
-            return False
+        for pace in self.paces:
+            pace.network_until = 0
+        self.back.set()
+        self.back = asyncio.Event()
 
 
 # --- The way to the gateway --------------------------------------------------------------------
@@ -1486,36 +1451,14 @@ class Gateway:
 # It touches nothing of another client, and decides nothing of what comes after it.
 
 
-async def set_up(setup_hook: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a bot's own setup, within its time. Raises `SetupFailed`."""
-    try:
-        async with asyncio.timeout(SETUP_TIMEOUT) as limit:
-            await setup_hook()
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task and task.cancelling():  # the bot is to end
-            raise
-        raise SetupFailed("Some code in the bot's setup was cancelled.") from None
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        if limit.expired():
-            hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
-            text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
-            raise SetupFailed(text) from None
-        raise SetupFailed from error
-
-
 def find_proxy() -> str | None:
     """The proxy that the system or the environment names for Discord. Raises `SettingsError`."""
     proxy = urllib.request.getproxies().get("https")
     if proxy is None or urllib.request.proxy_bypass("discord.com"):
         return None
     if proxy.startswith("socks"):
-        remedy = (
-            "Name an HTTP proxy, or bring a client with a connector of the package aiohttp-socks."
-        )
-        raise SettingsError(
-            f"HTTPS_PROXY: {proxy} is a SOCKS proxy, which is not supported. {remedy}"
-        )
+        remedy = "Name an HTTP proxy, or bring a client with a connector of aiohttp-socks."
+        raise SettingsError(f"HTTPS_PROXY: {proxy} is a SOCKS proxy. {remedy}")
     return proxy
 
 
@@ -1523,26 +1466,16 @@ async def do_nothing() -> None:
     pass
 
 
-async def clean_up(client: discord.Client) -> None:
+async def clean_up(client: Any) -> None:
     """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice.
 
-    `client.close()` does it too late.
+    `client.close()` does it too late. A plain client has neither extensions nor cogs.
     """
-    if isinstance(client, commands.Bot | commands.AutoShardedBot):
-        for name in list(client.extensions):
-            with suppress(Exception):
-                await client.unload_extension(name)
-        for name in list(client.cogs):
-            with suppress(Exception):
-                await client.remove_cog(name)
-    for voice in client.voice_clients:
-        with suppress(Exception):
-            await voice.disconnect(force=True)
-
-
-def extensions_of(client: discord.Client | None) -> dict[str, object]:
-    """The modules of its extensions by name, which a plain client has not."""
-    return dict(getattr(client, "extensions", {}))
+    ends = [client.unload_extension(name) for name in getattr(client, "extensions", ())]
+    await asyncio.gather(*ends, return_exceptions=True)
+    ends = [client.remove_cog(name) for name in getattr(client, "cogs", ())]
+    ends += [voice.disconnect(force=True) for voice in client.voice_clients]
+    await asyncio.gather(*ends, return_exceptions=True)
 
 
 def file_of_task(task: asyncio.Task[Any]) -> str:
@@ -1551,12 +1484,11 @@ def file_of_task(task: asyncio.Task[Any]) -> str:
     return getattr(code, "co_filename", "<")
 
 
-async def wait_for_end(ending: set[asyncio.Task[Any]], deadline: float) -> bool:
+async def wait_for_end(ending: set[Any], deadline: float) -> bool:
     """Wait for these tasks until then, and cancel what is late. Returns whether all ended."""
     if not ending:
         return True
-    left = max(0, deadline - time.monotonic())
-    _, late = await asyncio.wait(ending, timeout=left)
+    _, late = await asyncio.wait(ending, timeout=deadline - time.monotonic())
     for task in late:
         task.cancel()
     return not late
@@ -1569,22 +1501,24 @@ def error_of(task: asyncio.Task[Any] | None) -> BaseException | None:
     return task.exception()
 
 
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
 class Life:
     """One client, from its beginning to its end. Whoever closes it asks for that end."""
 
     def __init__(self, entry: "Entry") -> None:
         self.entry = entry
-        self.client: discord.Client | None = None  # until its code has made one
+        self.client: Any = None  # until its code has made one
         self.leaving = asyncio.Event()  # it is to end
-        self.is_offline = asyncio.Event()  # nobody sees it any more
-        self.left = asyncio.Event()
         self.error: BaseException | None = None  # why it ends
         self.is_up = False  # its code is loaded
-        self.is_over = False  # its code begins nothing any more
-        self._has_client = asyncio.Event()  # or its code has ended without one
+        self._is_over = False  # its code begins nothing any more, but for its main
+        self._held = asyncio.Event()  # its code has made the client
+        self._left = asyncio.Event()  # the client is closed: what follows in its code may come
         self._main: asyncio.Task[None] | None = None  # its code, from its beginning
         self._gateway: Gateway | None = None
-        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._waiting: set[Any] = set()  # tasks of its code that wait until it has left
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
 
     @property
@@ -1595,98 +1529,92 @@ class Life:
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
         running_life.set(weakref.ref(self))
-        self._attempt = asyncio.create_task(self._live())
-        asked = asyncio.create_task(self.leaving.wait())
-        await asyncio.wait({self._attempt, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if self._attempt.cancelled() and not self.leaving.is_set():
+        self._attempt = self._begin(self._live())
+        await self.leaving.wait()
+        if self._attempt.cancelled():
             kind_of_error = RuntimeError if self.is_up else SetupFailed
             self.error = kind_of_error("Some code has cancelled this bot.")
-        self.leaving.set()
         self.error = self.error or error_of(self._attempt) or error_of(self._main)
         await self._end()
-        self.left.set()
         return self.error
+
+    def may_begin(self) -> bool:
+        """Whether the code that is running may begin a task, or is a thread that goes on."""
+        return not self._is_over or asyncio.current_task() is self._main
+
+    def _begin(self, work: Any) -> asyncio.Task[Any]:
+        """Begin what ends the life when it ends."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self.leaving.set())
+        return task
 
     async def _live(self) -> None:
         await self.entry.pause()
-        self._main = asyncio.create_task(run_code(self.settings))
-        self._main.add_done_callback(self._main_ended)
-        try:
-            client = await self._wait_for_client()
-            self._close_client = client.close
-            client.close = self.close  # type: ignore[method-assign]
-            self.entry.shared.restore()
-            await self.log_in(client)
-        finally:
-            self.entry.shared.restore()
+        self._main = self._begin(run_code(self))
+        await self.set_up(self._held.wait)
+        await self.log_in()
+        await self.set_up(self._setup_hook)
         self.is_up = True
-        await self.stay(client)
-
-    async def _wait_for_client(self) -> discord.Client:
-        """Wait until its code has made a client. Raises `SetupFailed`."""
-        try:
-            async with asyncio.timeout(SETUP_TIMEOUT):
-                await self._has_client.wait()
-        except TimeoutError:
-            raise SetupFailed(f"It has started no bot in {SETUP_TIMEOUT} s.") from None
-        if self.client is None:
-            raise SetupFailed from error_of(self._main) or ScriptError(STARTED_NONE)
-        return self.client
-
-    def _main_ended(self, _: asyncio.Task[None]) -> None:
-        if self.client:
-            self.leaving.set()
-        self._has_client.set()
+        await self.stay()
 
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: take the client, and wait for its end."""
         if self.client is None:
+            self.client = client
+            self._close_client = client.close
+            self._setup_hook = client.setup_hook
+            client.close = self.close  # type: ignore[method-assign]
+            client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has its own time
             if not isinstance(client.loop, asyncio.AbstractEventLoop):
                 await client.__aenter__()  # as `async with client` does, which may be left out
-            self.client = client
-            self._has_client.set()
+            self._held.set()
         elif not self.leaving.is_set():
             self.error = ScriptError("It starts two bots. Make a script of each")
             self.leaving.set()
-            raise self.error
-        await self.is_offline.wait()
+        await self._wait_until_left()
         if self.error:
             raise self.error
 
-    async def log_in(self, client: discord.Client) -> None:
-        """Log in by REST, and run the bot's own setup, each within its time.
+    async def set_up(self, setup: Work) -> None:
+        """Wait for what the bot's own code does before it connects. Raises `SetupFailed`."""
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT) as limit:
+                await setup()
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if not limit.expired():
+                raise SetupFailed from error
+            hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
+            text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
+            raise SetupFailed(text) from None
+        finally:
+            restore_what_is_shared()
 
-        Raises `SetupFailed`, or what discord.py raises.
-        """
-        setup_hook = client.setup_hook
-        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has a time of its own
+    async def log_in(self) -> None:
+        """Log in by REST. Raises what discord.py raises."""
         # Not public: a client takes a connector and a proxy only as it is made, perhaps by a
         # script, and waits for long rate limits, which are errors here: the entry waits.
-        http = client.http
+        http = self.client.http
         if http.connector is discord.utils.MISSING:
             http.connector = self.entry.shared.pool
         http.proxy = http.proxy or find_proxy()
         own_limit = http.max_ratelimit_timeout
         http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-        try:
-            async with asyncio.timeout(LOGIN_TIMEOUT):
-                await client.login(self.settings.token)
-        finally:
-            client.setup_hook = setup_hook  # type: ignore[method-assign]
-            http.max_ratelimit_timeout = own_limit
-        await set_up(setup_hook)
+        async with asyncio.timeout(LOGIN_TIMEOUT):
+            await self.client.login(self.settings.token)
+        http.max_ratelimit_timeout = own_limit
 
-    async def stay(self, client: discord.Client) -> None:
+    async def stay(self) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
         files.follow(self.settings.code_files())
         self.entry.reached()
         self.entry.pace.has_session = False
-        starts = await self._wait_for_starts(client)
-        self._gateway = Gateway(client, self.entry, starts)
+        starts = await self._wait_for_starts()
+        self._gateway = Gateway(self.client, self.entry, starts)
         while True:
             self._gateway.launched = 0
             try:
-                return await client.connect()
+                await self.client.connect()
+                return
             except NewSession:
                 await self.entry.pause()
             except AttributeError as error:
@@ -1695,13 +1623,13 @@ class Life:
                 if error.name != "sequence":
                     raise
 
-    async def _wait_for_starts(self, client: discord.Client) -> Starts:
+    async def _wait_for_starts(self) -> Starts:
         """Heed what Discord has counted, also of other processes: restarts add up."""
         while True:
             try:
-                starts = await ask_for_starts(client)
+                starts = await ask_for_starts(self.client)
             except Exception as error:
-                failure = diagnose(error, self.settings, client)
+                failure = diagnose(error, self.settings, self.client)
                 if failure.kind is Kind.FINAL:
                     raise
             else:
@@ -1714,65 +1642,53 @@ class Life:
             await self.entry.pause()
 
     async def _end(self) -> None:
-        """Its own clean-up while all of it lives, then Discord, its tasks, the client itself."""
+        """Its own clean-up while all of it lives, then Discord, its tasks, the client, its main."""
         began = time.monotonic()
-        extensions = extensions_of(self.client).values()
+        code = set(self.settings.code_files())  # the clean-up unloads some of it
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
-                text = "The bot's clean-up took more than %s s. It was cut off."
-                log.warning(text, CLEANUP_UNTIL)
+                log.warning(f"The bot's clean-up took more than {CLEANUP_UNTIL} s. It was cut off.")
         if self._gateway:
             await self._gateway.leave()
-        if self._main:
-            await self._end_main(self._main, began + MAIN_UNTIL)
-        own = self._own_tasks(extensions)
+        own = self._own_tasks(code)
         for task in own:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
-        self.is_over = True
-        running_life.set(None)
+        self._is_over = True
+        running_life.set(None)  # what comes now is not begun by its code
         self._attempt.cancel()  # connect() now and then goes on until the client is closed
-        await self._close(began + CLOSE_UNTIL)
+        await wait_for_end({self._attempt, asyncio.create_task(self._close())}, began + CLOSE_UNTIL)
+        self._left.set()
+        if self._main:
+            if self.entry.wanted is not self.settings:
+                self._main.cancel()  # as Ctrl-C does to `asyncio.run`
+            await wait_for_end({self._main}, began + MAIN_UNTIL)
+            error = error_of(self._main)
+            if error not in (None, self.error):
+                log.error("What follows the bot's end has failed.", exc_info=error)
+            release_modules()
 
-    def _own_tasks(self, extensions: Iterable[object]) -> set[asyncio.Task[Any]]:
+    def _own_tasks(self, code: set[Path]) -> set[Any]:
         """The tasks that end with this client: those of discord.py, and of the bot's own code.
 
         Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
         """
-        code = set(self.settings.code_files())
-        own: set[asyncio.Task[Any]] = set()
-        for task in tasks[self.settings.token] - {self._attempt, self._main, *self._closers}:
+        own = set()
+        for task in tasks[self.settings.token] - {self._attempt, self._main, *self._waiting}:
             file = file_of_task(task)
-            code_of_task = {Path(file)}
-            is_of_extension = any(parts_of(module, code_of_task) for module in extensions)
-            if file.startswith(LIBRARIES) or is_of_extension or code_of_task <= code:
+            if file.startswith(LIBRARIES) or Path(file) in code:
                 own.add(task)
         return own
 
-    async def _end_main(self, main: asyncio.Task[None], deadline: float) -> None:
-        """Let what follows in its code end too. `hold` waits for this."""
-        is_asked = self.entry.wanted is not self.settings
-        if is_asked or self.client is None:
-            main.cancel()  # as Ctrl-C does to `asyncio.run`
-        self.is_offline.set()
-        await wait_for_end({main}, deadline)
-        error = error_of(main)
-        if error and error is not self.error and self.client:
-            log.error("What follows the bot's end has failed.", exc_info=error)
-        modules.release()
-
-    async def _close(self, deadline: float) -> None:
-        ending: set[asyncio.Task[Any]] = {self._attempt}
+    async def _close(self) -> None:
         if self.client:
-            closing = asyncio.create_task(self._close_client())
-            ending.add(closing)
-        await wait_for_end(ending, deadline)
-        if self.client:
-            error = error_of(closing)
-            if error:
-                log.error("Some clean-up failed.", exc_info=error)
-            await self.client.http.close()  # not public: where the client's own close was cut off
+            try:
+                await self._close_client()
+            except Exception:
+                log.exception("Some clean-up failed.")
+            finally:
+                await self.client.http.close()  # not public: where the client's own was cut off
 
     async def reload(self, code: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
@@ -1780,40 +1696,35 @@ class Life:
         running_token.set(self.settings.token)
         outcome = ""
         async with self._one_reload:
-            for name, module in extensions_of(self.client).items():
-                if parts_of(module, code) and not self.leaving.is_set():
-                    problem = await self._reload_one(name)
-                    outcome = "did not load in" if problem else outcome or "reloaded"
+            for name in saved_extensions(self.client, code):
+                if self.leaving.is_set():
+                    break
+                outcome = outcome or "reloaded"
+                try:
+                    await self.client.reload_extension(name)
+                except (Exception, asyncio.CancelledError) as error:
+                    outcome = "did not load in"
+                    failure = diagnose_setup(error, self.settings)
+                    text = f"{failure.text} The old code keeps running."
+                    log.error(text, exc_info=failure.cause)
         if outcome:
-            self.entry.shared.restore()
+            restore_what_is_shared()
         return outcome
-
-    async def _reload_one(self, name: str) -> str:
-        """Load one again. Returns the problem, which the log has, if there is one."""
-        client: Any = self.client
-        try:
-            await client.reload_extension(name)
-            return ""
-        except (Exception, asyncio.CancelledError) as error:
-            failure = diagnose_setup(error, self.settings)
-            log.error("%s The old code keeps running.", failure.text, exc_info=failure.cause)
-            return failure.text
 
     async def close(self) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it.
 
         Where the end has begun already, it does neither.
         """
-        task = asyncio.current_task()
-        is_discord_py = task is self._attempt and self._gateway
-        if self.leaving.is_set() or is_discord_py:  # what connect() raises then says why
+        is_discord_py = self._gateway and asyncio.current_task() is self._attempt
+        if is_discord_py or self.leaving.is_set():  # what connect() raises then says why
             return
         self.leaving.set()
-        if task is not self._attempt:
-            self._closers.add(task)
-            # Not the end, where a script's main may wait for this task.
-            event = self.is_offline if self.settings.script else self.left
-            await event.wait()
+        await self._wait_until_left()
+
+    async def _wait_until_left(self) -> None:
+        self._waiting.add(asyncio.current_task())
+        await self._left.wait()
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
@@ -1821,121 +1732,117 @@ class Life:
 # tell it to. It knows of no other bot.
 
 
+START_AGAIN = (
+    "Fix it, and save .env or the code (with --no-watch: send SIGHUP), or start run_bots.py again."
+)
+
+
 class Entry:
-    """One bot: what it runs with, its state, and the event that is set when it has ended."""
+    """One bot: what it runs with, its state, and its client's life."""
 
     def __init__(self, settings: BotSettings, shared: Shared) -> None:
         self.settings = settings
         self.wanted: BotSettings | None = None  # what it is to run with; None: it is to end
-        self.event = asyncio.Event()
-        self.event.set()
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
         # When it was ready again. The first time is a 0, and only so many are kept.
         self.reconnects: deque[float] = deque(maxlen=1000)
-        self.life: Life | None = None
         self.pace = Pace()
         self.shared = shared
-        self.task: asyncio.Task[None]
+        shared.paces.append(self.pace)
+        self.life = Life(self)  # a new one for each client
+        self.is_running = False
+        self.task: asyncio.Task[None]  # the last one in which it was running
 
-    def want(self, wanted: BotSettings | None, *, again: bool = False) -> str:
-        """Run with these settings from now on, or end. Returns what that changes, in a word.
-
-        One client leaves before the next one starts.
-        """
+    def want(self, wanted: BotSettings) -> str:
+        """Run with these settings from now on. Returns what that changes, in a word."""
         before = self.wanted
-        is_same = wanted == before == self.settings and self.life and not self.is_leaving
-        self.wanted = copy.copy(wanted)  # another one: its client has to leave, if it is not kept
-        if self.wanted and is_same and not again:
-            self.settings = self.wanted  # with another name or number, perhaps
-            return ""
-        if wanted or self.life:
-            self._begin_anew()
-        if wanted is None:
-            return "removed" if before else ""
-        return "restarted" if before else "added"
+        self.wanted = wanted
+        is_same = wanted == before == self.settings
+        is_alive = self.is_running and not self.is_leaving
+        if not (is_same and is_alive):
+            self.restart()
+            return "restarted" if before else "added"
+        old_name = self.settings.name
+        self.settings = wanted
+        if wanted.name != old_name:
+            return "renamed"
+        return "trying again" if self.pace.unreached else ""
 
-    def _begin_anew(self) -> None:
+    def restart(self) -> None:
+        """End its client, if it has one. The next one starts when that has left."""
+        self.wanted = copy.copy(self.wanted)  # which its client does not run with
         self.failure = Failure()
         self.set_state("starting")
-        self.leave()
-        if self.event.is_set():  # its task has no life yet, right after it was made
-            self.event.clear()
+        self.life.leaving.set()
+        if not self.is_running:
+            self.is_running = True
             self.task = asyncio.create_task(self._run())
+
+    def end(self) -> None:
+        """End its client, if it has one, and begin no other."""
+        self.wanted = None
+        self.set_state("stopped")
+        self.life.leaving.set()
 
     async def _run(self) -> None:
         try:
-            goes_on = True
-            while self.wanted and goes_on:
+            while self.wanted:
                 self.settings = self.wanted
                 running_token.set(self.settings.token)
                 self.life = Life(self)
                 error = await self.life.run()
-                goes_on = self._goes_on_after(error)
-            self._say_why_it_ended()
+                if self.wanted is self.settings and self._has_ended(error):
+                    return
+            log.info("stopped: as asked")
         except Exception:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
             raise
         finally:
-            self.life = None
-            self.event.set()
+            self.life = Life(self)  # nothing of the last one is kept
+            self.is_running = False
             self.set_state("stopped")
 
-    def _goes_on_after(self, error: BaseException | None) -> bool:
-        if self.wanted is not self.settings:
-            return True
-        self.failure = Failure()
+    def _has_ended(self, error: BaseException | None) -> bool:
+        """Whether no other client follows after this error, or none. If so, the log says why."""
         if error is None:
-            return False
-        self.failed(diagnose(error, self.settings, self.client))
-        return self.failure.kind is not Kind.FINAL
-
-    def _say_why_it_ended(self) -> None:
-        if self.wanted is None:
-            log.info("stopped: as asked")
-        elif self.failure.text:
-            text = f"{self.failure.text} {self.shared.how_to_start_again}"
-            log.error("stopped: %s", text, exc_info=self.failure.cause)
-        else:
+            self.failure = Failure()
             log.info("stopped: it closed itself")
-
-    @property
-    def client(self) -> discord.Client | None:
-        return self.life.client if self.life else None
+            return True
+        self.failed(diagnose(error, self.settings, self.life.client))
+        return self.failure.kind is Kind.FINAL
 
     @property
     def is_leaving(self) -> bool:
-        return self.life is not None and self.life.leaving.is_set()
+        return self.life.leaving.is_set()
 
-    def leave(self, error: BaseException | None = None) -> None:
-        """End its client, because of an error if there is one."""
-        if self.life:
-            self.life.error = error or self.life.error
-            self.life.leaving.set()
+    def leave(self, error: BaseException) -> None:
+        """End its client, because of this error."""
+        self.life.error = error
+        self.life.leaving.set()
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
         failure.text = hide_tokens(" ".join(failure.text.split()))
         self.failure = failure
-        now = time.monotonic()
         if failure.kind is Kind.FINAL:
+            log.error("stopped: %s %s", failure.text, START_AGAIN, exc_info=failure.cause)
             return
+        now = time.monotonic()
+        self.pace.told(now, failure.wait)
+        level = logging.WARNING
         if failure.kind is Kind.NETWORK:
+            if self.pace.unreached:  # an outage is told once: its beginning, and its end
+                level = logging.DEBUG
             self.pace.not_reached(now)
         elif failure.kind is Kind.LOSS:
             self.pace.lost(now, part)
-        elif failure.kind is Kind.TOLD:
-            self.pace.told(now, failure.wait)
-        else:
-            self.shared.block(now + failure.wait)
-        delay = in_words(self._delay())
-        # An outage is told once: its first failures, and that all are back.
-        is_told = failure.kind is Kind.NETWORK and self.pace.unreached > 1
-        level = logging.DEBUG if is_told else logging.WARNING
-        log.log(level, "%s Trying again in %s.", failure.text, delay, exc_info=failure.cause)
+        elif failure.kind is Kind.BLOCKED:
+            self.shared.block(now, failure.wait)
+        wait = self.pace.wait(now)
+        log.log(level, "%s Trying again in %.1f s.", failure.text, wait, exc_info=failure.cause)
         self.set_state("retrying")
-        self.shared.had_trouble = True
 
     def reached(self) -> None:
         """Discord has answered this bot. After an outage the others need not wait any longer."""
@@ -1943,48 +1850,54 @@ class Entry:
             self.shared.is_back()
         self.pace.reached()
 
-    def _delay(self) -> float:
-        """In how many seconds it may try again."""
-        now = time.monotonic()
-        return max(self.pace.wait(now), self.shared.blocked_until - now)
-
     async def pause(self) -> None:
         """Wait until it may try again."""
-        crowded = self.pace.identify_wait(time.monotonic())
-        if crowded:
-            text = "This bot has started too many sessions. The next one comes in %s."
-            log.warning(text, in_words(crowded))
-            self.set_state("retrying")
-        while True:
-            delay = self._delay()
-            if delay <= 0:
-                return
-            if self.shared.blocked_until > time.monotonic():
-                # After a block they come one by one, so that the first finds out for all.
-                delay += random.uniform(0, BLOCK_SPREAD)
-            if await self.shared.wait_until_back(delay):
-                self.pace.network_until = 0
+        if self.pace.identify_wait(time.monotonic()):
+            self.failed(Failure("This bot has started too many sessions.", Kind.TOLD))
+        delay = self.pace.wait(time.monotonic())
+        while delay > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self.shared.back.wait()
+            delay = self.pace.wait(time.monotonic())
 
     def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
         """For which of these saved files it has to start again, as it cannot load them anew."""
-        if self.wanted is None:
+        if self.is_leaving:  # what follows reads all of it
             return set()
-        own = code.intersection(self.wanted.code_files())
-        script = self.wanted.script
-        if self.life and self.life.is_up:
-            own = own - extensions_among(code) if script else set()
-            if not can_run(own, self.wanted):
-                return set()
-        elif script:
+        own = code.intersection(self.settings.code_files())
+        script = self.settings.script
+        if self.life.is_up:
+            loadable = saved_extensions(self.life.client, code).values()
+            return own.difference(*loadable) if script else set()
+        if script:  # it may have failed before it has imported what is beside it
             own |= {path for path in code - scripts if script.parent in path.parents}
         return own
 
+    async def renew(self, own: set[Path], code: set[Path]) -> str:
+        """Run this saved code: start again for its own, or else load its extensions anew.
+
+        Returns what that changes, in a word.
+        """
+        if not own:
+            return await self.life.reload(code)
+        running_token.set(self.settings.token)
+        try:
+            for path in own:
+                check_script(path)
+        except Exception as error:
+            failure = diagnose_setup(error, self.settings)
+            log.error("%s The bot stays as it is.", failure.text)
+            return "did not load in"
+        if own != {self.settings.script}:
+            forget_modules(self.settings.token)
+        self.restart()
+        return "restarted"
+
     def set_ready(self) -> None:
-        client = self.client
-        if client and client.user:
-            user = client.user
-            servers = counted(len(client.guilds), "server")
-            log.info("ready as %s (%s) in %s", user, user.id, servers)
+        client: Any = self.life.client  # it is logged in
+        servers = counted(len(client.guilds), "server")
+        log.info("ready as %s (%s) in %s", client.user, client.user.id, servers)
         self.reconnects.append(time.time() if self.reconnects else 0)
         self.set_state("ready")
 
@@ -1997,10 +1910,11 @@ class Entry:
         """How this bot is, as /status.json has it."""
         latency = None
         servers = None
-        if self.client:
-            servers = len(self.client.guilds)
-            if self.client.latency < 60:  # before the first heartbeat it is inf or nan
-                latency = round(self.client.latency * 1000)
+        client = self.life.client
+        if client:
+            servers = len(client.guilds)
+            if client.latency < 60:  # before the first heartbeat it is inf or nan
+                latency = round(client.latency * 1000)
         yesterday = time.time() - 86_400
         return {
             "name": self.settings.name,
@@ -2018,52 +1932,20 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{plural}"
 
 
-def in_words(seconds: float) -> str:
-    """A time to wait, as people say it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
-
-
 # --- All the entries ---------------------------------------------------------------------------
 # It makes the running bots what the settings and their code say, now and after each change, until
 # all have ended. What a bot does by itself is none of its business.
 
 
-def restore_folder() -> None:
-    """Go back to the current folder, where code of a bot has left it."""
-    with suppress(OSError):  # it is deleted
-        if Path.cwd() == START_FOLDER:
-            return
-    with suppress(OSError):
-        os.chdir(START_FOLDER)
-        hint = "Use Path(__file__).with_name(...) for a file beside it."
-        log.warning("This code changes the current folder, which is for all bots. %s", hint)
-
-
-Changes = dict[str, list[str]]  # by what has changed, the names of the bots
+Changes = dict[str, list[str]]  # by what has changed, the names of the bots; by "", of all others
 
 
 def in_one_line(changes: Changes) -> str:
     parts = []
-    for change, changed in changes.items():
-        if changed:
+    for change, changed in sorted(changes.items()):
+        if change:
             parts.append(f"{change} {', '.join(changed)}")
     return "; ".join(parts) or "nothing changed"
-
-
-def can_run(code: Iterable[Path], bot: BotSettings) -> bool:
-    """Whether a bot that runs may leave for this saved code. If not, the log says why."""
-    try:
-        for path in code:
-            check_script(path)
-    except Exception as error:
-        failure = diagnose_setup(error, bot)
-        log.error("[%s] %s The old code keeps running.", bot.name, failure.text)
-        return False
-    return True
 
 
 def memory_in_use() -> int | None:
@@ -2079,21 +1961,19 @@ class Runner:
 
     def __init__(self, env_file: Path, only: str | None) -> None:
         self.env_file = env_file
-        self.belongings: list[Callable[[], None]] = []  # each puts back what is for all bots
         self._only = only
         self._environment = dict(os.environ)
         self._exported: dict[str, str] = {}  # the env file's variables that are in os.environ
         # By the bot's id, so that no bot has two sessions; also those that have ended.
         self._entries: dict[str, Entry] = {}
-        self._changed_variables: list[str] = []
-        self._stopping = False
-        self._leaving: list[Entry] = []  # once they are to stop
-        self._unsettled: set[str] = set()  # once no bot is so, the log says how many are ready
-        self._overdue_at = 0.0  # then the log says how many are ready, even if some still try
+        self._listed: list[Entry] = []  # those that are to run, or were, once they are to stop
+        self._is_stopping = False
+        self._changed_at = time.monotonic()  # until the log has said what has come of it, then 0
+        self._told: list[float] = []  # since when each bot was as the log has said
 
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
-        files.note(self.env_file)  # also while it is not there
+        files.follow([self.env_file])  # also while it is not there
         reading = Reading(self.env_file, self._environment)
         bots = self._choose(reading)
         self._export(reading)
@@ -2107,22 +1987,22 @@ class Runner:
         """The bots that `--only` means. Raises `SettingsError`."""
         if self._only is None:
             return reading.bots
-        parts = list_of(self._only) or [""]
+        parts = list_of(self._only) or [self._only]
         chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
-        missing = [part for part in parts if not any(bot.is_meant_by(part) for bot in chosen)]
-        if missing:
-            there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-            reading.warnings.append(
-                f"--only: There is no bot {', '.join(missing)}. These are there: {there}."
-            )
-            if not (self._entries and chosen):  # later it may be removed from the file
-                raise SettingsError(*reading.warnings)
+        there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
+        is_missing = False
+        for part in parts:
+            if not any(bot.is_meant_by(part) for bot in chosen):
+                is_missing = True
+                text = f"--only: There is no bot {part}. These are there: {there}."
+                reading.warnings.append(text)
+        if is_missing and not (chosen and self._entries):  # it may be taken out of the file later
+            raise SettingsError(*reading.warnings)
         return chosen
 
     def _export(self, reading: Reading) -> None:
         """Give the bots' own code its variables, as `load_dotenv()` does."""
-        before = self._exported
-        for name in before:
+        for name in self._exported:
             os.environ.pop(name, None)
         self._exported = {}
         for name, variable in reading.variables.items():
@@ -2134,146 +2014,109 @@ class Runner:
             self._exported[name] = text
             with suppress(OSError, ValueError):  # more than a system's environment can hold
                 os.environ[name] = TOKEN_FORM.sub("not-needed", text)
-        changed = before.items() ^ self._exported.items()
-        self._changed_variables = sorted({name for name, _ in changed})
 
     async def _keep_up(self, watch: bool) -> None:
-        """Once a second, follow the files, and say how the bots are when that changes."""
+        """Once a second, say how the bots are when that changes, and follow the files."""
         last: dict[Path, object] = {}
-        while not self._stopping:
+        while not self._is_stopping:
             try:
-                self._restore()
+                restore_what_is_shared()
                 self._tell()
             except Exception:
                 log.exception("This is a bug of run_bots.py. The bots go on.")
             await asyncio.sleep(1)
-            before = last
-            last = files.changed() if watch else {}
-            if last and before == last:  # they are not being written any more
-                self.reload(last)
+            changed = files.changed() if watch else {}
+            if changed and changed == last:  # they are not being written any more
+                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # `tasks` keeps it alive
+            last = changed
 
-    def reload(self, changed: dict[Path, object] | None = None) -> None:
-        """Make the bots what settings and code say now. At SIGHUP, stopped ones start again too."""
-        if self._stopping:
+    def reload(self) -> None:
+        """At SIGHUP: follow what is saved, and the env file in any case."""
+        files[self.env_file] = "not read yet"
+        following = self._follow(files.changed())
+        asyncio.create_task(following)  # noqa: RUF006  # `tasks` keeps it alive
+
+    async def _follow(self, saved: dict[Path, object]) -> None:
+        """Make the bots what these saved files say. Then say in one line what has changed."""
+        if self._is_stopping:
             return
-        saved = files.changed() if changed is None else changed
-        for path in saved:
-            files.note(path)
+        files.update(saved)
         importlib.invalidate_caches()
+        self._changed_at = time.monotonic()
+        changes: Changes = defaultdict(list)
         code = {path for path in saved if path.suffix == ".py"}
-        sources = [path.name for path in sorted(code)]
-        changes: Changes = defaultdict(list, added=[], removed=[], restarted=[])
-        try:
-            if changed is None or code != saved.keys():
-                self._follow_settings(sources, changes)
-            self._restart_for(code, changes)
-        except Exception:
-            log.exception("The bots keep running as they are. This is a bug of run_bots.py.")
-        if sources:
-            # In a context of its own, as it is for no bot.
-            reloading = self._reload(code, sources, changes)
-            asyncio.create_task(reloading)  # noqa: RUF006  # `tasks` keeps it alive
+        if code != saved.keys():
+            self._follow_settings(changes)
+        scripts = {entry.settings.script for entry in self._listed}
+        renewals = {}  # none begins before all are here: it may forget a module that others have
+        for entry in self._listed:
+            own = entry.needs_start_for(code, scripts)
+            task = asyncio.create_task(entry.renew(own, code))
+            renewals[task] = entry.settings.name
+        await asyncio.wait(renewals, timeout=SETUP_TIMEOUT)
+        for task, name in renewals.items():
+            change = task.result() if task.done() else "still loading in"
+            changes[change].append(name)
+        sources = ", ".join(map(shown, sorted(saved)))
+        log.info("%s: %s", sources, in_one_line(changes))
 
-    def _follow_settings(self, sources: list[str], changes: Changes) -> None:
+    def _follow_settings(self, changes: Changes) -> None:
         """Read the settings again, and take them if they are valid."""
+        before = self._exported
         try:
             bots = self.read()
         except SettingsError as error:
             text = "The bots keep running as they are. The settings are not valid:\n%s"
             log.error(text, "\n".join(error.args))
             return
-        sources.insert(0, shown(self.env_file))
-        for entry in self._entries.values():
-            if entry.wanted and entry.pace.unreached:
-                changes["trying again"].append(entry.settings.name)
+        for name in sorted(dict(before.items() ^ self._exported.items())):
+            changes["changed"].append(name)
         self._shared.is_back()
         self._apply(bots, changes)
-        changes["changed"] += self._changed_variables
 
     def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
         """Make the running bots equal to the settings. Only what differs moves, and is noted."""
-        wanted = {bot_id_of(bot.token): bot for bot in bots}
-        for bot_id, bot in wanted.items():
-            if bot_id not in self._entries:
-                self._entries[bot_id] = Entry(bot, self._shared)
+        before = self._listed
+        self._listed = []
+        for bot in bots:
+            bot_id = bot_id_of(bot.token)
+            entry = self._entries.get(bot_id) or Entry(bot, self._shared)
+            self._entries[bot_id] = entry
+            self._listed.append(entry)
+            changes[entry.want(bot)].append(bot.name)
             files.follow(bot.code_files())
-        for bot_id, entry in self._entries.items():
-            new = wanted.get(bot_id)
-            before = entry.settings.name
-            name = new.name if new else before
-            change = entry.want(new)
-            if change:
-                changes[change].append(name)
-                self._unsettle()
-            elif name != before:
-                changes["renamed"].append(f"{before} to {name}")
-
-    def _restart_for(self, code: set[Path], changes: Changes) -> None:
-        """Start those bots again whose script was saved, or that have no code that works yet."""
-        scripts = {entry.settings.script for entry in self._entries.values()}
-        restarts = {}
-        for entry in self._entries.values():
-            own = entry.needs_start_for(code, scripts)
-            if own:
-                restarts[entry] = own
-        for entry, own in restarts.items():
-            if own != {entry.settings.script}:
-                modules.forget(entry.settings.token)
-        for entry in restarts:
-            entry.want(entry.wanted, again=True)
-            self._unsettle()
-            changes["restarted"].append(entry.settings.name)
-
-    def _unsettle(self) -> None:
-        self._unsettled = {"starting"}
-        self._overdue_at = time.monotonic() + SETTLE_TIMEOUT
-
-    async def _reload(self, code: set[Path], sources: list[str], changes: Changes) -> None:
-        """Bring saved extensions into the bots that have them. Then say all that has changed."""
-        reloads = {}
-        for entry in self._entries.values():
-            if code and entry.life:
-                task = asyncio.create_task(entry.life.reload(code))
-                reloads[task] = entry.settings.name
-        if reloads:
-            await asyncio.wait(reloads, timeout=SETUP_TIMEOUT)
-        for task, name in reloads.items():
-            change = task.result() if task.done() else "still loading in"
-            if change:
-                changes[change].append(name)
-        log.info("%s: %s", ", ".join(sources), in_one_line(changes))
+        for entry in before:
+            if entry not in self._listed:
+                entry.end()
+                changes["removed"].append(entry.settings.name)
 
     def _tell(self) -> None:
-        """Say how the bots are: to systemd each time, in the log once all have settled."""
-        entries = self._listed()
-        states = {entry.state for entry in entries}
-        if "NOTIFY_SOCKET" in os.environ:
-            status = summarize(entries)[:1000]  # it takes 4,096 bytes, a character up to four
-            notify(f"WATCHDOG=1\nSTATUS={status}")
-        is_overdue = 0 < self._overdue_at < time.monotonic()
-        if is_overdue or (self._unsettled and self._unsettled.isdisjoint(states)):
-            self.show()
-            notify("READY=1")
-            tidy_memory()
-            self._overdue_at = 0
-            self._unsettled = set()
-        if self._shared.had_trouble and not self._overdue_at:
-            self._unsettled = {"starting", "retrying"}
-        self._shared.had_trouble = "retrying" in states
+        """Say how the bots are: to systemd each time, in the log once all have settled.
+
+        After a change these are all that do not start any more, or it takes them too long.
+        Otherwise some had trouble, and all are back.
+        """
+        status = summarize(self._listed)[:1000]  # it takes 4,096 bytes, a character up to four
+        notify(f"WATCHDOG=1\nSTATUS={status}")
+        unsettled = {"starting"} if self._changed_at else {"starting", "retrying"}
+        is_overdue = 0 < self._changed_at < time.monotonic() - SETTLE_TIMEOUT
+        if is_overdue or unsettled.isdisjoint(entry.state for entry in self._listed):
+            self._changed_at = 0
+            now = [entry.since for entry in self._listed]
+            if now != self._told:
+                self._told = now
+                self.show()
+                notify("READY=1")
+                tidy_memory()
 
     def show(self) -> None:
-        log.info(summarize(self._listed()))
-
-    def _listed(self) -> list[Entry]:
-        """Those that are to run, or those that were, while they stop."""
-        return self._leaving or [entry for entry in self._entries.values() if entry.wanted]
+        log.info(summarize(self._listed))
 
     def report(self) -> Report:
         """How the program and its bots are, as /status.json has it."""
-        entries = self._listed()
         return {
-            "summary": summarize(entries),
-            "bots": [entry.report() for entry in entries],
+            "summary": summarize(self._listed),
+            "bots": [entry.report() for entry in self._listed],
             "time": time.time(),
             "started": STARTED,
             "cpu_seconds": time.process_time(),
@@ -2283,44 +2126,33 @@ class Runner:
 
     def stop(self, why: str) -> None:
         log.info("Stopping all bots (%s). A second Ctrl-C ends the program at once.", why)
-        self._leaving = self._listed()
-        self._stopping = True
+        self._is_stopping = True
         notify("STOPPING=1")
-        for entry in self._entries.values():
-            entry.want(None)
-
-    def _restore(self) -> None:
-        """Put back what belongs to all, where code of a bot has taken it."""
-        for restore in self.belongings:
-            restore()
-        restore_folder()
-
-    def _exit_code(self) -> int:
-        for entry in self._entries.values():
-            if entry.wanted and entry.failure.kind is Kind.FINAL:
-                return EXIT_NEEDS_PERSON
-        return EXIT_OK
+        for entry in self._listed:
+            entry.end()
 
     async def run(
         self, bots: list[BotSettings], signals: "Signals", *, watch: bool, status: str
     ) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
-        again = "Fix it, and send SIGHUP, or start run_bots.py again."
-        if watch:
-            again = f"Fix it, and save {shown(self.env_file)} or the code: the bot starts again."
-        self._shared = Shared(again, self._restore)
+        self._shared = Shared()
         if status:
             await serve_status(status, self.report)
         signals.take(self)
         self._apply(bots, defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
-        while not all(entry.event.is_set() for entry in entries):
-            await asyncio.gather(*(entry.event.wait() for entry in entries))
+        while any(entry.is_running for entry in entries):
+            await asyncio.wait([entry.task for entry in entries])
         keeping_up.cancel()
+        code = EXIT_OK
         for entry in entries:
-            await entry.task  # raises our own bugs
-        code = self._exit_code()
+            entry.task.result()  # raises our own bugs
+            if entry.wanted and entry.failure.kind is Kind.FINAL:
+                code = EXIT_NEEDS_PERSON
+        notify(f"STATUS={summarize(self._listed)[:1000]}")
+        if code:
+            log.error("No bot is left, so the program ends. After the change, start it again.")
         signals.start_deadline(code)
         await self._shared.pool.close_for_all()
         return code
@@ -2329,6 +2161,24 @@ class Runner:
 # --- What belongs to all bots, and what one bot's code does to it -------------------------------
 # The event loop, its tasks, threads and signals, the environment: each bot's code has its own part
 # of them, and takes nothing from the others.
+
+
+def restore_folder() -> None:
+    """Go back to the current folder, where code of a bot has left it."""
+    with suppress(OSError):  # it is deleted
+        if not START_FOLDER.samefile("."):
+            os.chdir(START_FOLDER)
+            hint = "Use Path(__file__).with_name(...) for a file beside it."
+            log.warning("This code changes the current folder, which is for all bots. %s", hint)
+
+
+belongings = [restore_folder]  # each of these puts back something that is for all bots
+
+
+def restore_what_is_shared() -> None:
+    """Put back what code of a bot has taken from all. It is called after any that was loaded."""
+    for restore in belongings:
+        restore()
 
 
 # A reference that keeps nothing alive: timers of the shared pool have a bot's context for long.
@@ -2351,7 +2201,7 @@ class Task(asyncio.Task[Any]):
         siblings.add(self)
         self.add_done_callback(siblings.discard)
         life = life_of_code()
-        if running_life.get() and (life is None or life.is_over):  # a thread of it goes on
+        if running_life.get() and not (life and life.may_begin()):
             self.cancel()
 
 
@@ -2372,11 +2222,8 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             super().stop()
 
     def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
-        if number in SIGNALS:
-            place = place_in(traceback.extract_stack())
-            log.warning("Signals are for all bots. Use cog_unload or teardown instead%s.", place)
-        else:
-            signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
+        # The loop's own one takes the wakeup file of `Signals`.
+        signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         # Another executor is the bot's own, and has its context; or it is of processes.
@@ -2393,15 +2240,14 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""
         source = context.get("handle") or context.get("future") or context.get("task")
-        # The second is a handle's. Not public before Python 3.12.
-        own = getattr(source, "context", None) or getattr(source, "_context", None)
-        own = (own or contextvars.copy_context()).copy()  # it may be running
-        own.run(super().call_exception_handler, context)
+        own = getattr(source, "_context", contextvars.copy_context())  # not public in a handle
+        own = getattr(source, "context", own)
+        own.copy().run(super().call_exception_handler, context)  # it may be running
 
     def run_until_done(self, work: Coroutine[Any, Any, int]) -> int:
         """Run this, whatever code of a bot raises or stops."""
         task = self.create_task(work)
-        task.add_done_callback(lambda _: asyncio.BaseEventLoop.stop(self))
+        task.add_done_callback(lambda _: self.stop())
         while not task.done():
             try:
                 self.run_forever()
@@ -2412,15 +2258,15 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 
 def close_bot_of(error: BaseException) -> None:
     """End the bot whose code has raised what would end the event loop, and no other one."""
-    place = place_of(error)
+    context = contextvars.copy_context()
     for task in set().union(*tasks.values()):
-        life = task.context.run(life_of_code)
-        if error_of(task) is error and life:
-            text = "Its code calls exit()%s. This bot is closed."
-            task.context.run(log.error, text, place)
-            life.leaving.set()
-            return
-    log.error("Some code of a bot calls exit()%s. The bots go on.", place)
+        if error_of(task) is error:  # of a callback there is none
+            context = task.context
+    life = context.run(life_of_code)
+    if life:
+        life.leaving.set()
+    text = "Some code calls exit()%s. That ends its own bot at most."
+    context.run(log.error, text, place_of(error))
 
 
 def start_bot_again(*_: object) -> NoReturn:
@@ -2428,7 +2274,7 @@ def start_bot_again(*_: object) -> NoReturn:
     life = life_of_code()
     if life:
         log.info("Its code starts it again.")
-        life.entry.want(life.entry.wanted, again=True)
+        life.entry.restart()
     raise asyncio.CancelledError  # what follows is not to run
 
 
@@ -2502,9 +2348,7 @@ def protect_what_is_shared() -> None:
 # --check changes nothing at Discord.
 
 
-PROBLEM = "PROBLEM: "
-Ask = Callable[[discord.Client], Coroutine[Any, Any, str]]
-COLUMNS = "{:>4} {:<32.32} {:<20} {:>7} {:>9}"  # 80 columns at most
+Ask = Callable[[Any], Coroutine[Any, Any, str]]
 
 
 class Visit(Life):
@@ -2515,105 +2359,90 @@ class Visit(Life):
         self.answer = ""
         self._ask = ask
 
-    async def log_in(self, client: discord.Client) -> None:
-        problem = None  # looked at behind `except`: what comes then is not because of it
+    async def log_in(self) -> None:
+        trouble = None  # looked at behind `except`: what comes then is not because of it
         try:
-            await super().log_in(client)
-        except (SetupFailed, OSError, aiohttp.ClientError) as error:
-            problem = error
-        if isinstance(problem, (OSError, aiohttp.ClientError)):  # the code can be looked at
-            await set_up(client.setup_hook)
-        cause = problem.__cause__ if problem else None
-        origin = getattr(cause, "original", cause)
-        if isinstance(origin, OSError) and origin.errno == errno.EADDRINUSE:
+            await super().log_in()
+        except (OSError, aiohttp.ClientError) as error:
+            trouble = error
+        if trouble:  # the code can be looked at
+            await self.set_up(self._setup_hook)
+            raise trouble
+
+    async def set_up(self, setup: Work) -> None:
+        try:
+            await super().set_up(setup)
+        except SetupFailed as error:
+            origin: Any = getattr(error.__cause__, "original", error.__cause__)
+            if getattr(origin, "errno", 0) != errno.EADDRINUSE:
+                raise
             log.warning("%s. Is it the running program that has it?", origin)
-        elif problem:
-            raise problem
 
-    async def stay(self, client: discord.Client) -> None:
-        self.answer = await self._ask(client)
+    async def stay(self) -> None:
+        self.answer = await self._ask(self.client)
 
 
-class Look:
-    """One look at every bot. A row is printed for each as soon as it is known."""
+async def look(bots: list[BotSettings], *, sync: bool) -> int:
+    """Look at every bot, and print a row for each as soon as it is known. Returns the exit code."""
+    ask = upload_commands if sync else describe
+    heads = "slash commands" if sync else "id                   servers  connects"
+    shared = Shared()
+    places = asyncio.Semaphore(VISITS_AT_ONCE)
+    told: set[str] = set()  # what is the same for many bots is told once
 
-    def __init__(self, *, sync: bool) -> None:
-        self._ask = upload_commands if sync else describe
-        self._heads = ("slash commands", "", "") if sync else ("id", "servers", "connects")
-        self._places = asyncio.Semaphore(VISITS_AT_ONCE)
-        self._told: set[str] = set()  # what is the same for many bots is told once
-
-    async def run(self, bots: list[BotSettings]) -> int:
-        """Look at these, and print what is there. Returns the exit code."""
-        self._shared = Shared("", restore_folder)
-        log.info("Each bot's setup runs, as at a start. No bot connects.")
-        print(COLUMNS.format("no.", "name", *self._heads))
-        visits = [asyncio.create_task(self._visit(bot)) for bot in bots]
-        outcomes = await asyncio.gather(*visits)
-        print(f"{sum(outcomes)} of {len(bots)} bots are all right")
-        return EXIT_OK if all(outcomes) else EXIT_NEEDS_PERSON
-
-    async def _visit(self, bot: BotSettings) -> bool:
-        """Print one bot's row. Returns whether it is all right."""
+    async def visit(bot: BotSettings) -> bool:
         running_token.set(bot.token)
-        visit = Visit(bot, self._shared, self._ask)
-        async with self._places:
-            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, visit.leaving.set)
-            error = await visit.run()
-        answer = visit.answer or f"{PROBLEM}{self._problem_of(visit, error)}"
-        print(f"{bot.number:>4} {bot.name:<32.32} {answer}")
-        return bool(visit.answer)
+        life = Visit(bot, shared, ask)
+        async with places:
+            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.leaving.set)
+            error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
+        row = life.answer
+        if not row:
+            failure = diagnose(error, bot, life.client)
+            if failure.cause:
+                log.error("The error in its code:", exc_info=failure.cause)
+            text = "the same" if failure.text in told else failure.text
+            told.add(failure.text)
+            row = f"PROBLEM: {text}"
+        print(f"{bot.number:>4} {bot.name:<32.32} {row}")
+        return bool(life.answer)
 
-    def _problem_of(self, visit: Visit, error: BaseException | None) -> str:
-        if error is None:
-            return f"{visit.settings.code_source}: The bot's setup was cancelled, or does not end."
-        failure = diagnose(error, visit.settings, visit.client)
-        if failure.cause:
-            log.error("The error in its code:", exc_info=failure.cause)
-        if failure.text in self._told:
-            return "the same"
-        self._told.add(failure.text)
-        return failure.text
+    log.info("Each bot's setup runs, as at a start. No bot connects.")
+    print(f"{'no.':>4} {'name':<32} {heads}")
+    are_right = await asyncio.gather(*map(visit, bots))
+    print(f"{sum(are_right)} of {len(bots)} bots are all right")
+    return EXIT_OK if all(are_right) else EXIT_NEEDS_PERSON
 
 
-async def upload_commands(client: discord.Client) -> str:
+async def upload_commands(client: Any) -> str:
     """Upload a bot's slash commands, of all servers and of single ones. Raises `SetupFailed`."""
     tree = client._connection._command_tree  # not public: a plain client has no other way to it
     if tree is None:
         return "none"
-    guilds = servers_of(tree)
+    places: dict[str, Any] = {}  # by what is printed behind a command
+    # Not public: a tree says a server's commands only to whoever knows the server already.
+    for server in {*tree._guild_commands, *(server for _, server, _ in tree._context_menus)}:
+        if server:
+            places[f" (server {server})"] = discord.Object(server)
+    if tree.get_commands() or not places:
+        # Not an empty list where there are others: that would delete the global ones.
+        places[""] = None
     uploaded = []
-    try:
-        if tree.get_commands() or not guilds:
-            # Not an empty list where there are others: that would delete the global ones.
-            uploaded += [f"/{command.name}" for command in await tree.sync()]
-        for guild in guilds:
-            for command in await tree.sync(guild=discord.Object(guild)):
-                uploaded.append(f"/{command.name} (server {guild})")
-    except discord.DiscordException as error:
-        raise SetupFailed from error
+    for place, guild in places.items():
+        try:
+            found = await tree.sync(guild=guild)
+        except discord.DiscordException as error:
+            raise SetupFailed from error
+        uploaded += [f"/{command.name}{place}" for command in found]
     return " ".join(uploaded) or "none"
 
 
-def servers_of(tree: discord.app_commands.CommandTree[Any]) -> set[int]:
-    """The ids of the servers that have commands of their own.
-
-    Not public: a tree says a server's commands only to whoever knows the server already.
-    """
-    guilds = set(tree._guild_commands)
-    for _, guild, _ in tree._context_menus:
-        if guild:
-            guilds.add(guild)
-    return guilds
-
-
-async def describe(client: discord.Client) -> str:
+async def describe(client: Any) -> str:
     """What `--check` says of a logged-in bot. Raises what is wrong with it."""
     if missing_intents(client):
         raise discord.PrivilegedIntentsRequired(None)
     starts = await ask_for_starts(client)
     application = client.application
-    assert application is not None
     permissions = discord.Permissions(
         view_channel=True, send_messages=True, read_message_history=True
     )
@@ -2672,7 +2501,10 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
     try:
         await web.TCPSite(runner, host, int(port)).start()
     except (OSError, ValueError, OverflowError) as error:
-        raise SettingsError(f"--status {address}: Nothing can listen there ({error}).") from None
+        raise SettingsError(
+            f"--status {address}: Nothing can listen there ({error}). Write a port, as 8080."
+        ) from None
+    log.info("How the bots are: http://%s:%s/", host, port)
     if not host.startswith(("127.", "::1", "localhost")):
         log.warning("--status %s: Everybody who reaches it can read how the bots are.", address)
 
@@ -3288,10 +3120,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
-    option(
-        "--check", action="store_true", help="run each bot's setup, say if all is well, and exit"
-    )
-    option("--sync-commands", action="store_true", help="upload the slash commands, and exit")
+    look = parser.add_mutually_exclusive_group().add_argument
+    look("--check", action="store_true", help="run each bot's setup, say if all is well, and exit")
+    look("--sync-commands", action="store_true", help="upload the slash commands, and exit")
     option("--no-watch", action="store_true", help="follow saved files only at SIGHUP")
     status = os.environ.pop("DISCORD_BOT_STATUS", "")
     option(
@@ -3330,10 +3161,10 @@ def main(argv: list[str] | None = None) -> int:
         if is_look:
             for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
-            work = Look(sync=not arguments.check).run(bots)
+            work = look(bots, sync=not arguments.check)
         else:
             signals = Signals()
-            runner.belongings = [log_output.restore, signals.hold]
+            belongings.extend([log_output.restore, signals.hold])
             watch = not arguments.no_watch
             work = runner.run(bots, signals, watch=watch, status=arguments.status)
         take_over()

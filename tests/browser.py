@@ -41,23 +41,17 @@ class Browser:
     async def __aenter__(self) -> Self:
         assert CHROMIUM is not None
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        own_data = f"--user-data-dir={self._folder.name}"
+        nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            CHROMIUM,
-            *OPTIONS,
-            f"--user-data-dir={self._folder.name}",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            CHROMIUM, *OPTIONS, own_data, stdin=nothing, stdout=nothing, stderr=pipe
         )
-        assert self._process.stderr is not None
-        address = None
-        while address is None:
-            line = await asyncio.wait_for(self._process.stderr.readline(), 30)
-            assert line, "the browser has ended"
-            address = re.search(r"ws://\S+", line.decode())
-        self._draining = asyncio.create_task(self._process.stderr.read())
+        log = self._process.stderr
+        assert log is not None
+        address = await self._find_address(log)
+        self._draining = asyncio.create_task(log.read())
         self._client = aiohttp.ClientSession()
-        self._tools = await self._client.ws_connect(address[0], max_msg_size=0)
+        self._tools = await self._client.ws_connect(address, max_msg_size=0)
         self._reading = asyncio.create_task(self._read())
         page = await self._send("Target.createTarget", url="about:blank")
         attached = await self._send("Target.attachToTarget", flatten=True, **page)
@@ -65,6 +59,16 @@ class Browser:
         for domain in ("Page", "Runtime", "Log"):
             await self._send(f"{domain}.enable")
         return self
+
+    @staticmethod
+    async def _find_address(log: asyncio.StreamReader) -> str:
+        """Where its developer tools listen, which it says as it starts."""
+        while True:
+            line = await asyncio.wait_for(log.readline(), 30)
+            assert line, "the browser has ended"
+            address = re.search(r"ws://\S+", line.decode())
+            if address:
+                return address[0]
 
     async def __aexit__(self, *_: object) -> None:
         self._process.kill()
@@ -75,17 +79,20 @@ class Browser:
 
     async def _read(self) -> None:
         async for message in self._tools:
-            event = message.json()
-            if "id" in event:
-                self._answers.pop(event["id"]).set_result(event)
-            elif event["method"] == "Log.entryAdded":
-                self.complaints.append(event["params"]["entry"]["text"])
-            elif event["method"] == "Runtime.exceptionThrown":
-                self.complaints.append(str(event["params"]["exceptionDetails"]))
+            match message.json():
+                case {"id": number} as answer:
+                    self._answers.pop(number).set_result(answer)
+                case {"method": "Log.entryAdded", "params": {"entry": entry}}:
+                    self.complaints.append(entry["text"])
+                case {"method": "Runtime.exceptionThrown", "params": thrown}:
+                    details = thrown["exceptionDetails"]
+                    self.complaints.append(str(details))
 
     async def _send(self, method: str, **parameters: Any) -> Any:
         number = next(self._numbers)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self._answers[number] = answer
         command: dict[str, Any] = {"id": number, "method": method, "params": parameters}
         if self._session:
             command["sessionId"] = self._session
@@ -100,14 +107,11 @@ class Browser:
 
     async def look(self, *, width: int, height: int = 900, dark: bool = False) -> None:
         """Have this size, and this colour scheme."""
-        await self._send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        is_phone = width < 600
+        await self._send("Emulation.setDeviceMetricsOverride", mobile=is_phone, **size)
+        colours = "dark" if dark else "light"
+        scheme = {"name": "prefers-color-scheme", "value": colours}
         await self._send("Emulation.setEmulatedMedia", features=[scheme])
 
     async def evaluate(self, expression: str) -> Any:
@@ -134,11 +138,13 @@ class Browser:
     async def tree(self) -> list[tuple[str, str]]:
         """What a screen reader gets: the role and name of each part."""
         answer = await self._send("Accessibility.getFullAXTree")
-        return [
-            (node["role"]["value"], node["name"]["value"])
-            for node in answer["nodes"]
-            if not node["ignored"] and "name" in node
-        ]
+        parts = []
+        for node in answer["nodes"]:
+            if "name" in node and not node["ignored"]:
+                role = node["role"]["value"]
+                name = node["name"]["value"]
+                parts.append((role, name))
+        return parts
 
     async def screenshot(self) -> bytes:
         """What it looks like, as a PNG."""

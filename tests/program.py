@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,14 +49,17 @@ async def setup(bot):
     await bot.add_cog(Extension(bot))
 """
 
+
+def needs(thing: str, is_there: bool) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not is_there, reason=f"needs {thing}")
+
+
 # What not every system has, and Windows least of all.
-needs_posix_signals = pytest.mark.skipif(
-    not hasattr(signal, "SIGHUP"), reason="needs the signals of POSIX"
-)
-needs_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
-needs_file_modes = pytest.mark.skipif(os.name != "posix", reason="needs the file modes of POSIX")
-needs_unix_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
-needs_windows = pytest.mark.skipif(os.name != "nt", reason="needs Windows")
+needs_posix_signals = needs("the signals of POSIX", hasattr(signal, "SIGHUP"))
+needs_terminal = needs("a pseudo-terminal", hasattr(os, "openpty"))
+needs_file_modes = needs("the file modes of POSIX", os.name == "posix")
+needs_unix_sockets = needs("Unix sockets", hasattr(socket, "AF_UNIX"))
+needs_windows = needs("Windows", os.name == "nt")
 
 
 async def until(condition: Callable[[], object], timeout: float = 20) -> None:
@@ -73,7 +77,17 @@ def contents(bot: Account) -> list[str]:
 
 def write(program: Program, name: str, code: str) -> None:
     """Write a file of a bot's code."""
-    (program.folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
+    path = program.folder / name
+    path.write_text(textwrap.dedent(code), encoding="utf-8")
+
+
+def clean_environment() -> dict[str, str]:
+    """The tests' own environment, without what would change how the script runs."""
+    environment = {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "utf-8"}
+    for name, value in os.environ.items():
+        if not name.startswith(("DISCORD_", "PYTHON")):
+            environment[name] = value
+    return environment
 
 
 class Program:
@@ -84,12 +98,7 @@ class Program:
         self.script = SCRIPT
         self.discord = discord
         self.redirect_options: tuple[str, ...] = ()
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("DISCORD_", "PYTHON"))
-        }
-        self.environment |= {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "utf-8"}
+        self.environment = clean_environment()
         self.encoding = "utf-8"  # of its output
         self.stderr = ""
         self.stdout = ""
@@ -98,80 +107,84 @@ class Program:
 
     def write_env(self, *accounts: Account, extra: str = "") -> None:
         """Write an env file with these bots, numbered from 1 and called by their users' names."""
-        lines = []
+        text = ""
         for number, account in enumerate(accounts, 1):
-            lines += [
-                f"DISCORD_BOT_TOKEN{number}={account.token}",
-                f"DISCORD_BOT_NAME{number}={account.user.name}",
-            ]
-        (self.folder / ".env").write_text("\n".join([*lines, extra]), encoding="utf-8")
-        (self.folder / ".env").chmod(0o600)
+            text += f"DISCORD_BOT_TOKEN{number}={account.token}\n"
+            text += f"DISCORD_BOT_NAME{number}={account.user.name}\n"
+        env_file = self.folder / ".env"
+        env_file.write_text(text + extra, encoding="utf-8")
+        env_file.chmod(0o600)
 
     def copy_script(self) -> None:
         """Run a copy of the script, which is alone in its folder."""
         if self.script == SCRIPT:
-            self.script = Path(shutil.copy(self.script, self.folder))
+            copy = shutil.copy(self.script, self.folder)
+            self.script = Path(copy)
 
     def change_script(self, old: str, new: str) -> None:
         """Run a copy of the script in which this is replaced."""
         self.copy_script()
         text = self.script.read_text(encoding="utf-8")
         assert text.count(old) == 1
-        self.script.write_text(text.replace(old, new), encoding="utf-8")
+        changed = text.replace(old, new)
+        self.script.write_text(changed, encoding="utf-8")
 
     def extend(self, methods: str) -> None:
         """Give all bots an extension, whose cog has these methods."""
         self.environment["DISCORD_BOT_EXTENSIONS"] = "extension"
-        code = EXTENSION % textwrap.indent(textwrap.dedent(methods), "    ")
-        (self.folder / "extension.py").write_text(code, encoding="utf-8")
+        methods = textwrap.dedent(methods)
+        code = EXTENSION % textwrap.indent(methods, "    ")
+        write(self, "extension.py", code)
 
     def command(
         self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()
     ) -> list[str]:
         """The command that runs the script, pointed at the local Discord if there is one."""
-        redirect = []
+        command = [python, *options]
         if self.discord is not None:
-            redirect = [
-                "-m",
-                "tests.local_discord.redirect",
-                *signals.OPTIONS,
-                *self.redirect_options,
-            ]
-            redirect.append(self.discord.url)
-        return [python, *options, *redirect, str(self.script), *arguments]
+            command += ["-m", "tests.local_discord.redirect"]
+            command += signals.OPTIONS
+            command += self.redirect_options
+            command.append(self.discord.url)
+        command.append(str(self.script))
+        command += arguments
+        return command
 
-    async def start(
-        self, *arguments: str, python: str = sys.executable, options: tuple[str, ...] = ()
-    ) -> Program:
+    async def start(self, *arguments: str, **interpreter: Any) -> Program:
+        """Start it. `interpreter` is what `command` takes besides."""
+        command = self.command(*arguments, **interpreter)
+        pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
-            *self.command(*arguments, python=python, options=options),
+            *command,
             cwd=self.folder,
             env=self.environment,
             stdin=signals.STDIN,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=pipe,
+            stderr=pipe,
         )
-        self._readers = [
-            asyncio.create_task(self._read("stdout")),
-            asyncio.create_task(self._read("stderr")),
-        ]
+        reading = (self._read("stdout"), self._read("stderr"))
+        self._readers = [asyncio.create_task(coroutine) for coroutine in reading]
         return self
 
     async def _read(self, name: str) -> None:
         stream = getattr(self.process, name)
         decoder = codecs.getincrementaldecoder(self.encoding)()
         while data := await stream.read(65536):
-            setattr(self, name, getattr(self, name) + decoder.decode(data).replace("\r\n", "\n"))
+            text = decoder.decode(data).replace("\r\n", "\n")
+            so_far = getattr(self, name)
+            setattr(self, name, so_far + text)
 
     async def logged(self, text: str, times: int = 1, timeout: float = 20) -> None:
         """Wait until a line of the log has this text."""
+
+        def is_logged() -> bool:
+            return self.stderr.count(text) >= times
+
         try:
-            await until(lambda: self.stderr.count(text) >= times or self.ended, timeout)
+            await until(lambda: is_logged() or self.ended, timeout)
         except AssertionError:
             raise AssertionError(f"{text!r} was not logged:\n{self.stderr}") from None
-        assert self.stderr.count(text) >= times, (
-            f"{text!r} was not logged before the end:\n{self.stderr}"
-        )
+        assert is_logged(), f"{text!r} was not logged before the end:\n{self.stderr}"
 
     async def printed(self, text: str) -> None:
         """Wait until this is on stdout: what comes there and what is logged have no order."""
@@ -179,11 +192,9 @@ class Program:
 
     @property
     def ended(self) -> bool:
-        return (
-            self.process is not None
-            and self.process.returncode is not None
-            and all(r.done() for r in self._readers)
-        )
+        if self.process is None or self.process.returncode is None:
+            return False
+        return all(reader.done() for reader in self._readers)
 
     def send(self, number: int | str = signal.SIGTERM) -> None:
         assert self.process is not None
@@ -212,7 +223,12 @@ class Program:
 
     def lines_of(self, name: str) -> list[str]:
         """The log lines of one bot."""
-        return [line for line in self.stderr.splitlines() if f"[{name}]" in line]
+        in_brackets = f"[{name}]"
+        lines = []
+        for line in self.stderr.splitlines():
+            if in_brackets in line:
+                lines.append(line)
+        return lines
 
     def assert_clean(self) -> None:
         """Nothing was printed that should not be."""

@@ -146,7 +146,7 @@ async def test_an_extension_stops_its_bot_alone_if_it(
     assert "importlib" not in program.stderr
 
 
-async def test_a_package_that_fails_is_an_extension_that_fails(
+async def test_a_package_that_fails_stops_the_bot_of_an_extension_in_it(
     program: Program, discord: LocalDiscord
 ) -> None:
     (program.folder / "cogs").mkdir()
@@ -154,7 +154,7 @@ async def test_a_package_that_fails_is_an_extension_that_fails(
     program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
     await program.start()
     assert await program.end() == 78
-    assert "Extension 'cogs.music' raised an error: ValueError: of mine" in program.stderr
+    assert "DISCORD_BOT_EXTENSIONS1 (.env, line 3): ValueError: of mine" in program.stderr
 
 
 async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(
@@ -199,13 +199,13 @@ async def test_exit_in_a_task_or_a_slash_command_ends_that_bot_alone(
     program.assert_clean()
 
 
-async def test_a_package_that_is_missing_is_an_extension_that_is_missing(
+async def test_a_package_that_is_missing_stops_the_bot_of_an_extension_in_it(
     program: Program, discord: LocalDiscord
 ) -> None:
     program.write_env(discord.add_bot("bad"), extra="DISCORD_BOT_EXTENSIONS1=cogs.music")
     await program.start()
     assert await program.end() == 78
-    assert "Extension 'cogs.music' raised an error: ModuleNotFoundError" in program.stderr
+    assert "DISCORD_BOT_EXTENSIONS1 (.env, line 3): ModuleNotFoundError: No" in program.stderr
     program.assert_clean()
 
 

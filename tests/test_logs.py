@@ -103,7 +103,7 @@ async def test_no_token_is_printed_whatever_happens(
         """
         @commands.Cog.listener("on_message")
         async def tell(self, message):
-            log.info("%r %r %s", self.bot, self.bot.settings, self.bot.http.token)
+            log.info("%r %r %s", self.bot, vars(self.bot.http), self.bot.http.token)
             log.info("no place for it", self.bot.http.token)
             print(self.bot.http.token)
             import threading

@@ -584,7 +584,7 @@ async def test_a_client_that_has_ended_cannot_close_the_next_one(
     program: Program, discord: LocalDiscord
 ) -> None:
     bot = discord.add_bot("bot")
-    program.change_script("TASKS_UNTIL = 8", "TASKS_UNTIL = 0.1")
+    program.change_script("TASKS_UNTIL = 7.5", "TASKS_UNTIL = 0.1")
     program.extend(WORKS_ON % 3)
     program.write_env(bot)
     await program.start()

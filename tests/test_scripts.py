@@ -594,13 +594,13 @@ async def test_a_script_that_is_wrong_stops_its_bot_alone_and_the_log_says_where
 
 PATHS = {
     "nowhere.py": ["There is no file", "nowhere.py"],
-    "bots": ["bots is a folder", "Name the file"],
-    "bots.music": ["There is no file", "Did you mean", "bots/music.py"],
-    "music": ["Did you mean", "music.py"],
+    "bots": ["There is no file bots.", "Name the script itself"],
+    "bots.music": ["There is no file bots.music.", "such as bots/music.py"],
+    "music": ["There is no file music.", "such as bots/music.py"],
 }
 
 
-async def test_a_script_has_to_be_a_file_and_the_log_says_which_one_is_meant(
+async def test_a_script_has_to_be_a_file_and_the_log_says_how_to_name_one(
     program: Program, discord: LocalDiscord
 ) -> None:
     (program.folder / "bots").mkdir()
@@ -888,7 +888,7 @@ async def test_a_saved_script_that_is_no_python_leaves_the_old_one_running(
     path = program.folder / "stateful.py"
     good = path.read_text()
     path.write_text(good + "\ndef oops(:\n")
-    await program.logged("The old code keeps running")
+    await program.logged("The bot stays as it is")
     await discord.say("count")
     await until(lambda: contents(bot) == ["count 1"])
     path.write_text(good)
@@ -1003,7 +1003,7 @@ async def test_a_saved_module_that_is_no_python_leaves_the_old_code_running(
     await program.start()
     await program.logged("ready as configured")
     (program.folder / "config.py").write_text("def oops(:")
-    await program.logged("The old code keeps running")
+    await program.logged("The bot stays as it is")
     await discord.say("c!greet")
     await until(lambda: contents(bot) == ["hello from the config"])
     assert len(bot.identifies) == 1

@@ -550,7 +550,7 @@ async def test_exit_in_a_handler_ends_that_bot_alone(
     await until(lambda: bots[0].messages and bots[1].ready)
     await discord.say("quit")
     await program.logged("[one] stopped: it closed itself")
-    assert "[one] Its code calls exit()" in program.stderr
+    assert "[one] Some code calls exit()" in program.stderr
     assert bots[0].client_closes == [1000]
     assert bots[1].ready
     assert await program.stop() == 0

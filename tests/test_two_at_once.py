@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, until
+from .program import Program, until, write
 
 SHORT_WAITS = (
     ("LOSS_DELAY = 900", "LOSS_DELAY = 0.5"),
@@ -145,4 +145,22 @@ async def test_whatever_happens_in_any_order_ends_as_the_file_says(
     assert len(steady.identifies) == 1
     assert await program.stop() == 0
     assert not any(bot.live for bot in [steady, *bots])
+    program.assert_clean()
+
+
+async def test_a_stopped_bot_whose_code_and_settings_are_saved_together_starts_once(
+    program: Program, discord: LocalDiscord
+) -> None:
+    steady, bot = discord.add_bot("steady"), discord.add_bot("bot")
+    write(program, "cog.py", "def oops(:")
+    program.write_env(steady, bot, extra="DISCORD_BOT_EXTENSIONS2=cog")
+    await program.start()
+    await program.logged("1 of 2 bots are ready")
+    write(program, "cog.py", "async def setup(bot):\n    pass\n")
+    program.write_env(steady, bot, extra="DISCORD_BOT_EXTENSIONS2=cog\nDISCORD_BOT_PREFIX2=?")
+    await program.logged("2 of 2 bots are ready")
+    assert bot.requests.count("GET /users/@me") == 2  # the first start got so far too
+    assert len(steady.identifies) == 1
+    assert program.stderr.count("[bot] ready as bot") == 1
+    assert await program.stop() == 0
     program.assert_clean()

@@ -25,7 +25,7 @@ def change_line(program: Program) -> str:
 
 # What is saved, and the words of the line about it.
 CHANGES = {
-    "another name": ("DISCORD_BOT_NAME1=first", ["one", "first"]),
+    "another name": ("DISCORD_BOT_NAME1=first", ["renamed first"]),
     "an own variable": ("DISCORD_BOT_NAME1=one\nWEATHER_KEY=2", ["WEATHER_KEY"]),
     "an own variable less": ("DISCORD_BOT_NAME1=one\nOTHER=", ["WEATHER_KEY"]),
 }

@@ -37,7 +37,10 @@ def reports(options: argparse.Namespace) -> Iterator[str]:
     """The tables that are wanted, as soon as there are some."""
     if "load" in options.tables:
         yield load.report(options)
-    kinds = [kind for kind in life.MEASURES if kind in options.tables]
+    kinds = []
+    for kind in life.MEASURES:
+        if kind in options.tables:
+            kinds.append(kind)
     if kinds:
         yield life.report(options, kinds)
     if "memory" in options.tables:

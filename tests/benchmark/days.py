@@ -48,6 +48,13 @@ SIGN_OF_LIFE = 30  # seconds; discord.py gives a connection up after 60 without 
 # --- The clock that jumps -------------------------------------------------------------------------
 
 
+OnJump = Callable[[float], None]
+
+
+def ignore_jump(seconds: float) -> None:
+    pass
+
+
 class Clock:
     """The real clock, and all the seconds that were skipped.
 
@@ -56,7 +63,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.skipped = 0.0
-        self.on_jump: Callable[[float], None] = lambda seconds: None
+        self.on_jump: OnJump = ignore_jump
         self._monotonic = time.monotonic
         self._time = time.time
         time.monotonic = self.monotonic
@@ -193,7 +200,8 @@ class Day:
         began = clock.monotonic()
         self.runner.stop("the day is over")
         await self._program
-        self.longest_stop = max(self.longest_stop, clock.monotonic() - began)
+        seconds = clock.monotonic() - began
+        self.longest_stop = max(self.longest_stop, seconds)
 
     @property
     def state(self) -> str:
@@ -241,12 +249,16 @@ class Day:
     def look(self, seconds: float) -> None:
         """Nothing happens in the next seconds: take down how things are."""
         is_ready = self.account.ready
+        is_called_ready = self.state == "ready"
         self.seconds += seconds
-        self.ready_seconds += seconds * is_ready
-        self.misjudged_seconds += seconds * ((self.state == "ready") != is_ready)
+        if is_ready:
+            self.ready_seconds += seconds
+        if is_called_ready != is_ready:
+            self.misjudged_seconds += seconds
         self.lowest_remaining = min(self.lowest_remaining, self.remaining)
         if self._trouble_ended is not None:
-            self.longest_return = max(self.longest_return, clock.monotonic() - self._trouble_ended)
+            away = clock.monotonic() - self._trouble_ended
+            self.longest_return = max(self.longest_return, away)
             if is_ready:
                 self._trouble_ended = None
 
@@ -257,22 +269,43 @@ class Day:
         for index, at in enumerate(times):
             until = at + DAY
             if of_one_process:
-                later_starts = [start for start in self.starts if start > at]
-                until = min([until, *later_starts])
+                for start in self.starts:
+                    if start > at:
+                        until = min(until, start)
             count = bisect.bisect_left(times, until) - index
             most = max(most, count)
         return most
 
-    def broken_promises(self, is_outage: bool) -> str:
-        broken = {
-            "IDENTIFYs": self.most_identifies(of_one_process=True) >= LAST_IDENTIFIES,
-            "remaining": self.lowest_remaining < LEAST_REMAINING,
-            "back late": is_outage and self.longest_return > BACK_WITHIN,
-            "log": is_outage and self.log.lines > LOG_LINES * self.troubles,
-            "state": self.misjudged_seconds > MISJUDGED,
-            "stop": self.longest_stop > STOPPED_WITHIN,
-            "ended": self._program.done() and bool(self._program.result()),
-        }
+    def figures(self, *, is_outage: bool) -> dict[str, Any]:
+        """What a line of the table says."""
+        server = self.server
+        ready = self.ready_seconds / self.seconds
+        figures: dict[str, Any] = {}
+        figures["IDENTIFYs, worst 24 h"] = self.most_identifies(of_one_process=False)
+        figures["RESUMEs"] = len(self.account.resumes)
+        figures["connections"] = server.opened
+        figures["requests"] = len(server.requests)
+        figures["invalid"] = server.invalid_requests
+        figures["ready"] = f"{ready:.1%}"
+        figures["misjudged (s)"] = round(self.misjudged_seconds)
+        figures["back after (s)"] = round(self.longest_return, 1)
+        figures["least remaining"] = self.lowest_remaining
+        figures["log lines"] = self.log.lines
+        figures["broken"] = self._broken_promises(is_outage)
+        return figures
+
+    def _broken_promises(self, is_outage: bool) -> str:
+        identifies = self.most_identifies(of_one_process=True)
+        most_lines = LOG_LINES * self.troubles
+        has_failed = self._program.done() and bool(self._program.result())
+        broken = {}
+        broken["IDENTIFYs"] = identifies >= LAST_IDENTIFIES
+        broken["remaining"] = self.lowest_remaining < LEAST_REMAINING
+        broken["back late"] = is_outage and self.longest_return > BACK_WITHIN
+        broken["log"] = is_outage and self.log.lines > most_lines
+        broken["state"] = self.misjudged_seconds > MISJUDGED
+        broken["stop"] = self.longest_stop > STOPPED_WITHIN
+        broken["ended"] = has_failed
         return ", ".join(promise for promise, is_broken in broken.items() if is_broken)
 
 
@@ -318,7 +351,8 @@ async def network_silent(day: Day, *, seconds: float, every: float) -> None:
     while True:
         await asyncio.sleep(every - seconds)
         day.is_silent = True
-        await always(day, REST=faults.hang(), upgrade=faults.hang())
+        hang = faults.hang()
+        await always(day, REST=hang, upgrade=hang)
         try:
             await asyncio.sleep(seconds)
         finally:
@@ -338,7 +372,8 @@ async def setup(bot):
 
 async def setup_fails(day: Day) -> None:
     healed_at = clock.monotonic() + 600
-    (day.folder / "flaky.py").write_text(FLAKY_EXTENSION.format(healed_at=healed_at))
+    code = FLAKY_EXTENSION.format(healed_at=healed_at)
+    (day.folder / "flaky.py").write_text(code)
     day.write_env("DISCORD_BOT_EXTENSIONS1=flaky\n")
     await asyncio.sleep(600)
     day.trouble_ends()
@@ -349,8 +384,11 @@ async def blocked(day: Day, *, says_how_long: bool) -> None:
     ends = clock.monotonic() + HOUR
 
     async def block(request: Any) -> Any:
-        left = int(ends - clock.monotonic()) + 1
-        return await faults.cloudflare_block(left if says_how_long else None)(request)
+        left = None
+        if says_how_long:
+            left = int(ends - clock.monotonic()) + 1
+        refuse = faults.cloudflare_block(left)
+        return await refuse(request)
 
     await always(day, REST=block, upgrade=block)
     day.lose_session(is_forgotten=False)
@@ -442,20 +480,7 @@ async def live(name: str, hours: float, shards: int, log: Log) -> dict[str, Any]
             await day.stop()
             discords.cancel()
         sys.path.remove(folder)
-    return {
-        "trouble": name,
-        "IDENTIFYs, worst 24 h": day.most_identifies(of_one_process=False),
-        "RESUMEs": len(day.account.resumes),
-        "connections": server.opened,
-        "requests": len(server.requests),
-        "invalid": server.invalid_requests,
-        "ready": f"{day.ready_seconds / day.seconds:.1%}",
-        "misjudged (s)": round(day.misjudged_seconds),
-        "back after (s)": round(day.longest_return, 1),
-        "least remaining": day.lowest_remaining,
-        "log lines": log.lines,
-        "broken": day.broken_promises(name.startswith(OUTAGES)),
-    }
+    return {"trouble": name} | day.figures(is_outage=name.startswith(OUTAGES))
 
 
 def read_options() -> argparse.Namespace:
@@ -497,10 +522,13 @@ def main() -> int:
         began = time.perf_counter()
         figures = live_one(name, options)
         if not has_head:
-            print(f"| {' | '.join(figures)} |\n|{' --- |' * len(figures)}")
+            print(f"| {' | '.join(figures)} |")
+            print(f"|{' --- |' * len(figures)}")
             has_head = True
-        print(f"| {' | '.join(map(str, figures.values()))} |", flush=True)
-        print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
+        cells = map(str, figures.values())
+        print(f"| {' | '.join(cells)} |", flush=True)
+        seconds = time.perf_counter() - began
+        print(f"{name}: {seconds:.1f} s", file=sys.stderr)
         is_broken = is_broken or bool(figures["broken"])
     return int(is_broken)
 

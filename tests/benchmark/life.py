@@ -76,14 +76,16 @@ class Life(Stage):
     def begin_messages(self) -> None:
         self.cpu_before = self.peer.cpu()
         self.opened_before = self.link.ask("count")
-        self.server.tell("steady", rate=self.rate, seconds=self.options.link_seconds)
+        seconds = self.options.link_seconds
+        self.server.tell("steady", rate=self.rate, seconds=seconds)
 
     def end_messages(self) -> Figures:
         figures: Figures = self.server.hear()
         cpu = self.peer.cpu() - self.cpu_before
-        opened = self.link.ask("count") - self.opened_before
-        figures["cpu"] = cpu / figures["messages"] * 1000
-        figures["opened"] = opened
+        opened = self.link.ask("count")
+        cpu_a_message = cpu / figures["messages"]
+        figures["cpu"] = cpu_a_message * 1000
+        figures["opened"] = opened - self.opened_before
         return figures
 
     def begin_outage(self) -> None:
@@ -95,7 +97,8 @@ class Life(Stage):
     def _cut(self, *, silently: bool) -> None:
         self.lines_before = len(self.peer.log_lines())
         self.link.ask("cut", silently=silently)
-        self.server.tell("outage", rate=self.rate, seconds=self.options.outage_seconds)
+        seconds = self.options.outage_seconds
+        self.server.tell("outage", rate=self.rate, seconds=seconds)
 
     def restore(self) -> None:
         self.server.hear()
@@ -104,8 +107,14 @@ class Life(Stage):
 
     def end_outage(self) -> Figures:
         figures: Figures = self.server.hear()
-        figures["log"] = len(self.peer.log_lines()) - self.lines_before
+        lines = len(self.peer.log_lines())
+        figures["log"] = lines - self.lines_before
         return figures
+
+
+Action = Callable[[Life], Any]
+FiguresByName = dict[str, Figures]
+BEGINNINGS: dict[str, Action] = {"outage": Life.begin_outage, "silence": Life.begin_silence}
 
 
 class Lives:
@@ -132,29 +141,34 @@ class Lives:
         for name in self.options.peers:
             if name not in self.failures:
                 with self.noting(name):
-                    self.by_name[name] = Life(name, self.options, clean_up)
+                    life = Life(name, self.options, clean_up)
+                    self.by_name[name] = life
 
-    def each(self, title: str, action: Callable[[Life], Any]) -> dict[str, Any]:
+    def each(self, title: str, action: Action) -> FiguresByName:
         """Do this for each peer, one after another. The results by name."""
         results = {}
         for name, life in list(self.by_name.items()):
             with self.noting(name):
-                results[name] = action(life)
-                if results[name]:
-                    say(f"{title}, {name}: {in_one_line(results[name])}")
+                result = action(life)
+                results[name] = result
+                if result:
+                    figures = in_one_line(result)
+                    say(f"{title}, {name}: {figures}")
         return results
 
-    def answer(self) -> dict[str, Figures]:
-        pause, seconds = self.options.pause, self.options.link_seconds
+    def answer(self) -> FiguresByName:
+        pause = self.options.pause
+        seconds = self.options.link_seconds
         say(f"link: {pause:g} s of rest, then messages for {seconds:g} s")
         time.sleep(pause)
         self.each("link", Life.begin_messages)
         return self.each("link", Life.end_messages)
 
-    def survive(self, kind: str, begin: Callable[[Life], None]) -> dict[str, Figures]:
-        seconds, limit = self.options.outage_seconds, self.options.return_limit
+    def survive(self, kind: str) -> FiguresByName:
+        seconds = self.options.outage_seconds
+        limit = self.options.return_limit
         say(f"{kind}: for {seconds:g} s, then at most {limit:g} s until all bots answer")
-        self.each(kind, begin)
+        self.each(kind, BEGINNINGS[kind])
         self.each(kind, Life.restore)
         return self.each(kind, Life.end_outage)
 
@@ -162,32 +176,39 @@ class Lives:
 def report(options: Namespace, kinds: list[str]) -> str:
     """The tables of these kinds."""
     failures: dict[str, str] = {}
-    results = {kind: Results(options.peers) for kind in kinds}
-    for number in range(1, options.rounds + 1):
-        say(f"real life, round {number} of {options.rounds}, bots {max(options.bots)}")
-        live(options, failures, results)
-    parts = []
+    results = {}
     for kind in kinds:
+        results[kind] = Results(options.peers)
+    bots = max(options.bots)
+    for number in range(1, options.rounds + 1):
+        say(f"real life, round {number} of {options.rounds}, bots {bots}")
+        lives = Lives(options, failures)
+        live(lives, results)
+    parts = []
+    for kind, results_of_kind in results.items():
         legend = LEGENDS[kind].format(**vars(options))
-        title = f"{kind}, bots: {max(options.bots):,}"
-        parts += [legend, results[kind].table(title, MEASURES[kind])]
+        parts.append(legend)
+        title = f"{kind}, bots: {bots:,}"
+        table = results_of_kind.table(title, MEASURES[kind])
+        parts.append(table)
     for name, note in failures.items():
         parts.append(f"{name}, real life: {note}")
     return "\n\n".join(parts)
 
 
-def live(options: Namespace, failures: dict[str, str], results: dict[str, Results]) -> None:
+def live(lives: Lives, results: dict[str, Results]) -> None:
     """One round."""
-    lives = Lives(options, failures)
     with ExitStack() as clean_up:
         lives.prepare(clean_up)
         started = lives.each("start", Life.start)
         if "link" in results:
             answered = lives.answer()
             for name, figures in answered.items():
-                results["link"].rounds[name].append(started[name] | figures)
-        for kind, begin in (("outage", Life.begin_outage), ("silence", Life.begin_silence)):
+                all_figures = started[name] | figures
+                results["link"].rounds[name].append(all_figures)
+        for kind in BEGINNINGS:
             if kind in results:
-                survived = lives.survive(kind, begin)
+                survived = lives.survive(kind)
+                rounds = results[kind].rounds
                 for name, figures in survived.items():
-                    results[kind].rounds[name].append(figures)
+                    rounds[name].append(figures)

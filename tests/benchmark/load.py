@@ -43,46 +43,58 @@ the rounds' ratios"""
 
 
 def report(options: Namespace) -> str:
-    by_number = {bots: Results(options.peers) for bots in options.bots}
-    for number in range(1, options.rounds + 1):
+    by_number = {}
+    for bots in options.bots:
+        by_number[bots] = Results(options.peers)
+    rounds = options.rounds
+    for number in range(1, rounds + 1):
         for bots, results in by_number.items():
-            title = f"load, round {number} of {options.rounds}, bots {bots}"
+            title = f"load, round {number} of {rounds}, bots {bots}"
             for name in options.peers:
                 action = partial(measure, name, bots, options)
                 results.measure(name, title, action)
     add_memory_a_bot(by_number)
-    reference = by_number[options.bots[0]].reference
-    parts = [LEGEND.format(reference=reference, bot_rate=BOT_RATE, **vars(options))]
+    some_results = next(iter(by_number.values()))
+    reference = some_results.reference
+    legend = LEGEND.format(reference=reference, bot_rate=BOT_RATE, **vars(options))
+    tables, notes = [], []
     for bots, results in by_number.items():
-        parts.append(results.table(f"bots: {bots:,}", MEASURES))
-    if len(by_number) > 1:
-        parts.append(table_by_number(options.peers[0], by_number))
-    for bots, results in by_number.items():
+        title = f"bots: {bots:,}"
+        tables.append(results.table(title, MEASURES))
         note_limits(results)
-        parts += results.notes(f"bots: {bots:,}")
-    return "\n\n".join(parts)
+        notes += results.notes(title)
+    if len(by_number) > 1:
+        first_peer = options.peers[0]
+        tables.append(table_by_number(first_peer, by_number))
+    return "\n\n".join([legend, *tables, *notes])
 
 
 def table_by_number(name: str, by_number: dict[int, Results]) -> str:
     columns = {}
     for bots, results in by_number.items():
-        columns[f"{bots:,}"] = results.rounds[name]
+        title = f"{bots:,}"
+        columns[title] = results.rounds[name]
     fewest = next(iter(columns))
-    return table(f"{name}, by the number of bots", MEASURES, columns, fewest)
+    title = f"{name}, by the number of bots"
+    return table(title, MEASURES, columns, fewest)
 
 
 def add_memory_a_bot(by_number: dict[int, Results]) -> None:
     """What each bot takes that is not the first."""
+    alone = by_number.get(1)
+    if alone is None:
+        return
     for bots, results in by_number.items():
-        if bots == 1 or 1 not in by_number:
+        more_bots = bots - 1
+        if not more_bots:
             continue
         for name, rounds in results.rounds.items():
-            rounds_of_one = by_number[1].rounds[name]
-            for figures, alone in zip(rounds, rounds_of_one, strict=False):
-                more_idle = figures["idle_total"] - alone["idle_total"]
-                more_used = figures["used_total"] - alone["used_total"]
-                figures["idle"] = more_idle / (bots - 1)
-                figures["used"] = more_used / (bots - 1)
+            pairs = zip(rounds, alone.rounds[name], strict=False)
+            for figures, of_one in pairs:
+                for kind in ("idle", "used"):
+                    total = f"{kind}_total"
+                    more_mib = figures[total] - of_one[total]
+                    figures[kind] = more_mib / more_bots
 
 
 def note_limits(results: Results) -> None:
@@ -102,7 +114,8 @@ def measure(name: str, bots: int, options: Namespace) -> Figures:
         # One message each: more would fill caches, and those of a fast peer more.
         stage.server.ask("full", seconds=0)
         figures["used_total"] = stage.peer.mib()
-        figures |= measure_speed(stage, min(options.rate, BOT_RATE * bots))
+        rate = min(options.rate, BOT_RATE * bots)
+        figures |= measure_speed(stage, rate)
         figures["stop"] = stage.peer.stop()
         online: int = stage.server.ask("online")
         figures["online"] = online
@@ -111,16 +124,18 @@ def measure(name: str, bots: int, options: Namespace) -> Figures:
 
 def measure_speed(stage: Stage, rate: float) -> Figures:
     seconds = stage.options.seconds
-    stage.server.ask("full", seconds=seconds / 5)  # to warm up
+    warm_up_seconds = seconds / 5
+    stage.server.ask("full", seconds=warm_up_seconds)
     steady = stage.server.ask("steady", rate=rate, seconds=seconds)
     cpu_before = stage.peer.cpu()
     full = stage.server.ask("full", seconds=seconds)
     cpu = stage.peer.cpu() - cpu_before
-    return {
-        "median": steady["median"],
-        "p99": steady["p99"],
-        "full_p99": full["p99"],
-        "rate": full["rate"],
-        "cpu": cpu / full["messages"] * 1000,
-        "server": full["server"],
-    }
+    cpu_a_message = cpu / full["messages"]
+    figures: Figures = {}
+    figures["median"] = steady["median"]
+    figures["p99"] = steady["p99"]
+    figures["full_p99"] = full["p99"]
+    figures["rate"] = full["rate"]
+    figures["cpu"] = cpu_a_message * 1000
+    figures["server"] = full["server"]
+    return figures

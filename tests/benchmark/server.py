@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from ..local_discord import Account, Connection, Guild, LocalDiscord, User
-from ..local_discord.world import snowflake
+from ..local_discord.world import Json, snowflake
 from . import commands
 
 REPLY_TIMEOUT = 30  # seconds after the end of a load; then replies are lost
@@ -58,6 +58,10 @@ class Chat:
             return True
         return time.perf_counter() > self.asked_at + ASK_AGAIN
 
+    @property
+    def missed(self) -> int:
+        return max(0, self.said - self.answered)
+
     def back_after(self, outage_ended: float) -> float:
         """The seconds from the outage to the first answer."""
         if self.answered_at < outage_ended:
@@ -77,7 +81,8 @@ class BenchmarkDiscord(LocalDiscord):
             account = self.add_bot(f"bot{number}", guilds=[guild])
             self.chats[guild.channel_id] = Chat(account, guild)
         # What all messages have in common.
-        self.message_of_all = self.message(next(iter(self.chats)), self.people[0], {}, [])
+        some_channel = next(iter(self.chats))
+        self.message_of_all = self.message(some_channel, self.people[0], {}, [])
         self.up: set[str] = set()  # the tokens of the bots that got their READY and their server
         self.started_at = self.first_request_at = self.ready_at = 0.0
         self.identifies_before = self.resumes_before = 0
@@ -91,9 +96,7 @@ class BenchmarkDiscord(LocalDiscord):
     def guild_of(self, channel_id: int) -> Guild | None:
         return self.chats[channel_id].guild
 
-    async def post(
-        self, channel_id: int, author: User, body: dict[str, Any], *_: Any
-    ) -> dict[str, Any]:
+    async def post(self, channel_id: int, author: User, body: Json, *_: Any) -> Json:
         chat = self.chats[channel_id]
         if author.bot:
             chat.take_answer()
@@ -117,7 +120,8 @@ class BenchmarkDiscord(LocalDiscord):
     async def _count_ready(self, connection: Connection) -> bool:
         assert connection.session is not None
         self.up.add(connection.session.account.token)
-        if len(self.up) == len(self.chats) and not self.ready_at:
+        is_complete = len(self.up) == len(self.chats)
+        if is_complete and not self.ready_at:
             self.ready_at = time.perf_counter()
         return False
 
@@ -191,12 +195,13 @@ class BenchmarkDiscord(LocalDiscord):
         """Send every bot a message, and the next one as soon as it has answered."""
         latencies: list[float] = []
         began = time.perf_counter()
+        end = began + seconds
         cpu_before = time.process_time()
 
         async def keep_busy(channel_id: int) -> None:
             for number in itertools.count(1):
                 latencies.append(await self._ping(channel_id))
-                if number >= at_least and time.perf_counter() > began + seconds:
+                if number >= at_least and time.perf_counter() > end:
                     break
 
         timeout = seconds + REPLY_TIMEOUT + at_least / 10
@@ -231,7 +236,8 @@ class BenchmarkDiscord(LocalDiscord):
         with its RESUME: whichever it answers first counts.
         """
         began = time.perf_counter()
-        while self._away(began) and time.perf_counter() < began + limit:
+        deadline = began + limit
+        while self._away(began) and time.perf_counter() < deadline:
             for chat in self._away(began):
                 if chat.account.ready and chat.is_due(began):
                     await self._say_ping(chat.guild.channel_id)
@@ -254,7 +260,7 @@ class BenchmarkDiscord(LocalDiscord):
         """How many messages no bot has answered, since the outage began."""
         missed = 0
         for chat in self.chats.values():
-            missed += max(0, chat.said - chat.answered)
+            missed += chat.missed
         return missed
 
     def _sessions_begun(self) -> tuple[int, int]:
@@ -281,11 +287,11 @@ class BenchmarkDiscord(LocalDiscord):
 
 def summary(latencies: list[float]) -> dict[str, float]:
     """How many replies there were, and the median and 99th percentile of their latency in ms."""
-    ordered = sorted(latencies)
-    count = len(ordered)
+    in_ms = sorted(latency * 1000 for latency in latencies)
+    count = len(in_ms)
     last = math.ceil(count * 0.99) - 1
-    median = statistics.median(ordered)
-    return {"messages": count, "median": median * 1000, "p99": ordered[last] * 1000}
+    median = statistics.median(in_ms)
+    return {"messages": count, "median": median, "p99": in_ms[last]}
 
 
 async def serve(bots: int, members: int, round_trip: float, certificate: str) -> None:
@@ -300,7 +306,8 @@ async def serve(bots: int, members: int, round_trip: float, certificate: str) ->
 
 def main() -> None:
     bots, members, round_trip, certificate = sys.argv[1:]
-    commands.run(serve(int(bots), int(members), float(round_trip), certificate))
+    serving = serve(int(bots), int(members), float(round_trip), certificate)
+    commands.run(serving)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,17 @@ class Results:
     """The figures of the peers, round by round, and why there are none."""
 
     def __init__(self, peers: list[str]) -> None:
-        self.rounds: dict[str, Rounds] = {name: [] for name in peers}
+        self.rounds: dict[str, Rounds] = {}
+        for name in peers:
+            self.rounds[name] = []
         self.failures: dict[str, str] = {}
 
     @property
     def reference(self) -> str:
         """The peer that the others are compared with."""
-        return "gather" if "gather" in self.rounds else next(iter(self.rounds))
+        if "gather" in self.rounds:
+            return "gather"
+        return next(iter(self.rounds))
 
     def measure(self, name: str, title: str, action: Callable[[], Figures]) -> None:
         """Take one round of a peer. What has failed once is not tried again."""
@@ -47,7 +51,10 @@ class Results:
         return table(title, measures, self.rounds, self.reference)
 
     def notes(self, title: str) -> list[str]:
-        return [f"{name}, {title}: {note}" for name, note in self.failures.items()]
+        notes = []
+        for name, note in self.failures.items():
+            notes.append(f"{name}, {title}: {note}")
+        return notes
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -64,7 +71,10 @@ def text_of(value: float) -> str:
 
 
 def in_one_line(figures: Figures) -> str:
-    parts = [f"{measure} {text_of(value)}" for measure, value in figures.items()]
+    parts = []
+    for measure, value in figures.items():
+        text = text_of(value)
+        parts.append(f"{measure} {text}")
     return ", ".join(parts)
 
 
@@ -80,9 +90,10 @@ def median_of(values: list[float]) -> float:
 
 
 def ratio(value: float, divisor: float) -> float:
-    if divisor > 0 and math.isfinite(value / divisor) and math.isfinite(divisor):
-        return value / divisor
-    return math.nan
+    if divisor <= 0 or not math.isfinite(divisor):
+        return math.nan
+    quotient = value / divisor
+    return quotient if math.isfinite(quotient) else math.nan
 
 
 def cell(measure: str, rounds: Rounds, reference: Rounds) -> str:
@@ -95,7 +106,8 @@ def cell(measure: str, rounds: Rounds, reference: Rounds) -> str:
     if measure in WITHOUT_RATIO or rounds is reference:
         return text
     others = values_of(measure, reference)
-    median_ratio = median_of(list(map(ratio, mine, others)))
+    ratios = list(map(ratio, mine, others))
+    median_ratio = median_of(ratios)
     if math.isnan(median_ratio):
         return text
     return f"{text} ({median_ratio:.2f}x)"
@@ -115,14 +127,17 @@ def table(title: str, measures: Measures, columns: dict[str, Rounds], reference:
 
 def aligned(rows: list[list[str]]) -> str:
     """Markdown that is aligned for a terminal too."""
-    columns = zip(*rows, strict=True)
-    first, *others = (max(map(len, column)) for column in columns)
+    widths = []
+    for column in zip(*rows, strict=True):
+        widths.append(max(map(len, column)))
+    first, *others = widths
     rule = ["-" * first]
     for width in others:
         rule.append("-" * (width - 1) + ":")
     rows.insert(1, rule)
     text = ""
     for name, *cells in rows:
-        line = [name.ljust(first), *map(str.rjust, cells, others)]
+        line = [name.ljust(first)]
+        line += map(str.rjust, cells, others)
         text += f"| {' | '.join(line)} |\n"
     return text.rstrip()

@@ -15,7 +15,7 @@ import asyncio
 import copy
 import datetime
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from aiohttp import web
@@ -62,6 +62,11 @@ MESSAGE: Json = {
 REPLY = 19
 Reactions = dict[str, list[User]]  # who has put it there, by the emoji
 DirectMessages = tuple[Account, User]
+OnEvent = Callable[[str, Json, User], None]
+
+
+def ignore_event(event: str, data: Json, actor: User) -> None:
+    pass
 
 
 class LocalDiscord(Faults):
@@ -76,8 +81,9 @@ class LocalDiscord(Faults):
         self.tls = tls
         self.heartbeat_interval_ms = 41_250
         self.accounts: dict[str, Account] = {}
-        self.people = [User("Alex")]
-        self.guild = Guild("Test server", owner=self.people[0])
+        alex = User("Alex")
+        self.people = [alex]
+        self.guild = Guild("Test server", owner=alex)
         self.connections: list[Connection] = []
         self.opened = 0  # gateway connections so far
         self.deaf = False  # answers nothing at the gateway any more, not even a close
@@ -91,7 +97,7 @@ class LocalDiscord(Faults):
         self.interactions: dict[str, Interaction] = {}  # by token
         # Called with every event of a channel, its data, and whoever did it: for the interface of
         # a person who looks on.
-        self.on_event: Callable[[str, Json, User], None] = lambda event, data, actor: None
+        self.on_event: OnEvent = ignore_event
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -99,11 +105,13 @@ class LocalDiscord(Faults):
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://localhost:{self.port}/api/v10"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://localhost:{self.port}/api/v10"
 
     @property
     def gateway_url(self) -> str:
-        return f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}/"
+        scheme = "wss" if self.tls else "ws"
+        return f"{scheme}://127.0.0.1:{self.port}/"
 
     async def start(self) -> None:
         """Listen; again on the same port after a stop."""
@@ -119,19 +127,22 @@ class LocalDiscord(Faults):
 
     async def _gateway(self, request: web.Request) -> web.StreamResponse:
         action = self.next_action("upgrade")
-        response = None if action is None else await action(request)
-        if response is not None:
-            self.count_invalid(response.status)
-            return response  # type: ignore[no-any-return]
+        if action is not None:
+            response = await action(request)
+            if response is not None:
+                self.count_invalid(response.status)
+                return response  # type: ignore[no-any-return]
+        connection = Connection(self, request)
         try:
-            return await Connection(self, request).run()
+            return await connection.run()
         except ConnectionError:
             return web.Response()  # the bot went away before it was connected
 
     async def stop(self) -> None:
         """Cut every connection and listen no more, as a network that goes away."""
+        drop = faults.drop()
         for connection in list(self.connections):
-            await faults.drop()(connection)
+            await drop(connection)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -156,27 +167,33 @@ class LocalDiscord(Faults):
         """A new bot, in the one server that there is unless told otherwise."""
         if guilds is None:
             guilds = [self.guild]
-        user, owner = User(name, bot=True), self.people[0]
+        user = User(name, bot=True)
+        owner = self.people[0]
         account = Account(user=user, token=token, guilds=guilds, owner=owner, **settings)
         self.accounts[account.token] = account
         return account
 
     @property
-    def users(self) -> list[User]:
-        bots = [account.user for account in self.accounts.values()]
-        return self.people + bots
+    def users(self) -> Iterable[User]:
+        yield from self.people
+        for account in self.accounts.values():
+            yield account.user
 
     async def join(self, person: User) -> None:
         """Another person comes into the server."""
         self.people.append(person)
-        data = member_payload(person) | {"guild_id": str(self.guild.id)}
+        guild_id = self.guild.id
+        data = member_payload(person)
+        data["guild_id"] = str(guild_id)
         for connection in list(self.connections):
             session = connection.session
-            if session is not None and session.gets("members", self.guild.id):
+            if session is not None and session.gets("members", guild_id):
                 await session.dispatch("GUILD_MEMBER_ADD", data)
 
-    def members(self, guild: Guild) -> list[Account]:
-        return [account for account in self.accounts.values() if guild in account.guilds]
+    def members(self, guild: Guild) -> Iterable[Account]:
+        for account in self.accounts.values():
+            if guild in account.guilds:
+                yield account
 
     def count_invalid(self, status: int) -> None:
         self.invalid_requests += status in (401, 403, 429)
@@ -204,8 +221,9 @@ class LocalDiscord(Faults):
         """A channel object."""
         if channel_id in self.direct:
             _, person = self.direct[channel_id]
-            about = {"id": str(channel_id), "type": 1, "last_message_id": None}
-            return about | {"recipients": [person.payload()]}
+            channel: Json = {"id": str(channel_id), "type": 1, "last_message_id": None}
+            channel["recipients"] = [person.payload()]
+            return channel
         guild = self.guild_of(channel_id)
         return None if guild is None else guild.channel()
 
@@ -218,37 +236,44 @@ class LocalDiscord(Faults):
         if data.get("flags", 0) & EPHEMERAL:
             return
         channel_id = int(data["channel_id"])
-        for session in self._sessions():
+        for session in list(self._sessions()):
             if session.hears(event, channel_id, self.direct):
                 seen = session.as_seen(data)
                 if nonce is not None and actor == session.account.user:
                     seen = seen | {"nonce": nonce}
                 await session.dispatch(event, seen)
 
-    def _sessions(self) -> list[Session]:
+    def _sessions(self) -> Iterable[Session]:
         """Every session that goes on.
 
         A bot that is not connected now gets what it missed at its RESUME.
         """
-        sessions: list[Session] = []
         for account in self.accounts.values():
-            sessions += account.sessions.values()
-        return [session for session in sessions if session.is_ready and not session.ended]
+            for session in account.sessions.values():
+                if session.is_ready and not session.ended:
+                    yield session
 
     # --- messages
 
     def messages_in(self, channel_id: int) -> list[Json]:
         """The messages of a channel, the oldest first."""
-        messages = self.messages.values()
-        return [message for message in messages if message["channel_id"] == str(channel_id)]
+        here = str(channel_id)
+        found = []
+        for message in self.messages.values():
+            if message["channel_id"] == here:
+                found.append(message)
+        return found
 
     def message(self, channel_id: int, author: User, body: Json, files: list[Json]) -> Json:
         """A message object."""
-        message: Json = {"id": str(snowflake()), "channel_id": str(channel_id), **MESSAGE}
+        content = body.get("content") or ""
+        message = dict(MESSAGE)
+        message["id"] = str(snowflake())
+        message["channel_id"] = str(channel_id)
         message["author"] = author.payload()
         message["timestamp"] = now()
-        message["content"] = body.get("content") or ""
-        message["mentions"] = self._mentions(message["content"])
+        message["content"] = content
+        message["mentions"] = self._mentions(content)
         message["attachments"] = files
         message["embeds"] = body.get("embeds", [])
         message["components"] = body.get("components", [])
@@ -264,21 +289,32 @@ class LocalDiscord(Faults):
     def _make_reply(self, message: Json, body: Json) -> None:
         """Refer to the message that this one replies to, and mention its author."""
         reference = body["message_reference"]
-        original = self.messages.get(str(reference["message_id"]))
+        original_id = str(reference["message_id"])
+        original = self.messages.get(original_id)
         message["type"] = REPLY
         here = {"type": 0, "channel_id": message["channel_id"]}
         message["message_reference"] = here | reference
         message["referenced_message"] = original
         allowed = body.get("allowed_mentions", {"replied_user": True})
         if original and allowed.get("replied_user"):
-            author_id = original["author"]["id"]
-            mentioned = [user["id"] for user in message["mentions"]]
-            if author_id not in mentioned:
-                message["mentions"] += self._mentions(f"<@{author_id}>")
+            self._mention_author(message, original)
+
+    def _mention_author(self, message: Json, original: Json) -> None:
+        author_id = original["author"]["id"]
+        mentions = message["mentions"]
+        for user in mentions:
+            if user["id"] == author_id:
+                return
+        mentions += self._mentions(f"<@{author_id}>")
 
     def _mentions(self, content: str) -> list[Json]:
-        found = [user for user in self.users if user.mention in content]
-        return [user.payload() | {"member": MEMBER} for user in found]
+        mentions = []
+        for user in self.users:
+            if user.mention in content:
+                mention = user.payload()
+                mention["member"] = MEMBER
+                mentions.append(mention)
+        return mentions
 
     async def post(
         self,
@@ -293,7 +329,8 @@ class LocalDiscord(Faults):
         if interaction is not None:
             message |= interaction.metadata()
         self.messages[message["id"]] = message
-        await self.publish("MESSAGE_CREATE", message, author, body.get("nonce"))
+        nonce = body.get("nonce")
+        await self.publish("MESSAGE_CREATE", message, author, nonce)
         return message
 
     async def edit(
@@ -301,35 +338,33 @@ class LocalDiscord(Faults):
     ) -> Json:
         """Change a message: what the body names, and nothing else."""
         if "content" in body:
-            message["content"] = body["content"] or ""
-            message["mentions"] = self._mentions(message["content"])
+            content = body["content"] or ""
+            message["content"] = content
+            message["mentions"] = self._mentions(content)
         for name in ("embeds", "components"):
             if name in body:
                 message[name] = body[name] or []
-        self._edit_attachments(message, body, files or [])
+        if files or "attachments" in body:
+            kept = kept_attachments(message, body)
+            message["attachments"] = kept + (files or [])
         if message["flags"] & LOADING:  # it becomes the answer that was announced
-            message["flags"] = message["flags"] & ~LOADING | body.get("flags", 0)
+            message["flags"] &= ~LOADING
+            message["flags"] |= body.get("flags", 0)
         else:
             message["edited_timestamp"] = now()
         await self.publish("MESSAGE_UPDATE", message, author)
         return message
 
-    def _edit_attachments(self, message: Json, body: Json, files: list[Json]) -> None:
-        if not files and "attachments" not in body:
-            return
-        named = [file["id"] for file in body.get("attachments") or []]
-        kept = [file for file in message["attachments"] if file["id"] in named]
-        message["attachments"] = kept + files
-
     async def delete(self, messages: list[Json], author: User, *, bulk: bool = False) -> None:
         """Delete messages, which are all in one channel."""
         ids = [message["id"] for message in messages]
+        first = messages[0]
+        data = place_of(first)
         if bulk:
-            data = place_of(messages[0])
             data["ids"] = ids
             await self.publish("MESSAGE_DELETE_BULK", data, author)
         else:
-            data = place_of(messages[0]) | pick(messages[0], "id", "flags")
+            data |= pick(first, "id", "flags")
             await self.publish("MESSAGE_DELETE", data, author)
         for message_id in ids:
             self.messages.pop(message_id, None)
@@ -343,10 +378,11 @@ class LocalDiscord(Faults):
     ) -> Json:
         """A person's message, which goes to every bot that hears it."""
         author = author or self.people[0]
+        channel_id = channel_id or self.guild.channel_id
         body: Json = {"content": content}
         if reply_to is not None:
             body["message_reference"] = {"message_id": reply_to}
-        return await self.post(channel_id or self.guild.channel_id, author, body)
+        return await self.post(channel_id, author, body)
 
     # --- reactions
 
@@ -354,11 +390,13 @@ class LocalDiscord(Faults):
         self, message: Json, emoji: str, user: User, *, take_away: bool = False
     ) -> None:
         """Put a reaction on a message, or take it away."""
-        reactions = self.reactions.setdefault(message["id"], {})
+        message_id = message["id"]
+        reactions = self.reactions.setdefault(message_id, {})
         users = reactions.setdefault(emoji, [])
         if (user in users) != take_away:
             return
-        data = place_of(message) | {"message_id": message["id"], "burst": False, "type": 0}
+        data = place_of(message)
+        data |= {"message_id": message_id, "burst": False, "type": 0}
         data["user_id"] = str(user.id)
         data["emoji"] = emoji_payload(emoji)
         if take_away:
@@ -375,8 +413,10 @@ class LocalDiscord(Faults):
 
     async def clear_reactions(self, message: Json, user: User) -> None:
         """Take every reaction away from a message."""
-        self.reactions.pop(message["id"], None)
-        data = place_of(message) | {"message_id": message["id"]}
+        message_id = message["id"]
+        self.reactions.pop(message_id, None)
+        data = place_of(message)
+        data["message_id"] = message_id
         await self.publish("MESSAGE_REACTION_REMOVE_ALL", data, user)
 
     # --- slash commands and buttons
@@ -401,13 +441,15 @@ class LocalDiscord(Faults):
             if uploaded["name"] == command:
                 data |= pick(uploaded, "id", "guild_id")
                 break
-        return await self._interact(Interaction(account, author, channel_id, COMMAND, data))
+        interaction = Interaction(account, author, channel_id, COMMAND, data)
+        return await self._interact(interaction)
 
     async def click(
         self, message: Json, component: Json, values: list[str], author: User
     ) -> Interaction:
         """A person presses a button under a message, or chooses from a menu."""
-        account = self._account_of(message["author"]["id"])
+        bot_id = message["author"]["id"]
+        account = self._account_of(bot_id)
         channel_id = int(message["channel_id"])
         data = {"custom_id": component["custom_id"], "values": values}
         data["component_type"] = component["type"]
@@ -427,9 +469,11 @@ class LocalDiscord(Faults):
         components = copy.deepcopy(form["components"])
         for component in parts_of(components):
             if component["type"] == TEXT_INPUT:
-                component["value"] = values[component["custom_id"]]
+                field = component["custom_id"]
+                component["value"] = values[field]
         data = {"custom_id": form["custom_id"], "components": components}
-        return await self._interact(Interaction(account, author, channel_id, SUBMITTED_FORM, data))
+        interaction = Interaction(account, author, channel_id, SUBMITTED_FORM, data)
+        return await self._interact(interaction)
 
     def _resolved(self, options: list[Json]) -> Json:
         """The users and channels that the options name, by their ids."""
@@ -444,8 +488,10 @@ class LocalDiscord(Faults):
                 permissions = self.guild.permissions(user)
                 members[user_id] = MEMBER | {"permissions": permissions}
         channel = self.guild.channel()
-        if channel["id"] in ids:
-            channels[channel["id"]] = channel | {"permissions": EVERYONE}
+        channel_id = channel["id"]
+        if channel_id in ids:
+            channel["permissions"] = EVERYONE
+            channels[channel_id] = channel
         return {"users": users, "members": members, "channels": channels}
 
     async def _interact(self, interaction: Interaction) -> Interaction:
@@ -456,21 +502,41 @@ class LocalDiscord(Faults):
         payload["channel"] = self.channel(interaction.channel_id)
         payload["app_permissions"] = EVERYONE
         if guild is None:
-            payload |= {"user": author.payload(), "context": 1}
+            guild_id = 0
+            payload["context"] = 1
+            payload["user"] = author.payload()
         else:
-            payload |= {"guild_id": str(guild.id), "context": 0}
-            payload["member"] = member_payload(author)
-            payload["member"]["permissions"] = guild.permissions(author)
-        guild_id = 0 if guild is None else guild.id
+            guild_id = guild.id
+            payload["context"] = 0
+            payload["guild_id"] = str(guild_id)
+            member = member_payload(author)
+            member["permissions"] = guild.permissions(author)
+            payload["member"] = member
         for connection in interaction.account.live:
-            if connection.session.has_guild(guild_id):
-                await connection.session.dispatch("INTERACTION_CREATE", payload)
+            session = connection.session
+            if session.has_guild(guild_id):
+                await session.dispatch("INTERACTION_CREATE", payload)
         return interaction
+
+
+def kept_attachments(message: Json, body: Json) -> list[Json]:
+    """Those of a message that an edit names."""
+    named = body.get("attachments") or []
+    named_ids = [file["id"] for file in named]
+    kept = []
+    for file in message["attachments"]:
+        if file["id"] in named_ids:
+            kept.append(file)
+    return kept
 
 
 def pick(source: Json, *keys: str) -> Json:
     """Only these of its keys, as far as it has them."""
-    return {key: source[key] for key in keys if key in source}
+    picked = {}
+    for key in keys:
+        if key in source:
+            picked[key] = source[key]
+    return picked
 
 
 def place_of(message: Json) -> Json:

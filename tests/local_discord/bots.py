@@ -32,31 +32,37 @@ COMING_UP = re.compile(r"\[INFO    \] (?:run_bots|discord[.\w]*): ")
 # Seconds: how often the files are looked at, and how long they have to lie still.
 LOOK_INTERVAL = 0.5
 STOP_TIMEOUT = 12  # seconds; run_bots.py takes 10 at the most
-MEND_IT = "Mend what the log says, save, and the bots start again."
-MEND_IT_AFTER_THE_END = "Mend what it says above, save, and it starts again."
+MEND_IT = "Fix what the log says, save, and the bots start again."
+MEND_IT_AFTER_THE_END = "Fix what it says above, save, and it starts again."
 
 
 def listed(names: list[str]) -> str:
     if len(names) < 2:
         return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    *others, last = names
+    return f"{', '.join(others)} and {last}"
 
 
 def listed_with_verb(names: list[str], singular: str, plural: str) -> str:
-    return f"{listed(names)} {singular if len(names) == 1 else plural}"
+    verb = singular if len(names) == 1 else plural
+    return f"{listed(names)} {verb}"
 
 
 def python_files(folder: Path) -> Iterator[Path]:
     """The Python files in a folder and below, but for hidden folders and virtual environments."""
     for path, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if is_bots_folder(Path(path, name))]
+        for name in list(folders):
+            if not is_bots_folder(Path(path, name)):
+                folders.remove(name)  # os.walk then leaves it out
         for name in files:
             if name.endswith(".py"):
                 yield Path(path, name)
 
 
 def is_bots_folder(folder: Path) -> bool:
-    return not folder.name.startswith(".") and not Path(folder, "pyvenv.cfg").exists()
+    is_hidden = folder.name.startswith(".")
+    is_virtual_environment = (folder / "pyvenv.cfg").exists()
+    return not is_hidden and not is_virtual_environment
 
 
 # --- the person's settings
@@ -66,7 +72,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     """The settings in an env file. What is wrong in it, run_bots.py says itself."""
     data = path.read_bytes()
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    text = data.decode(encoding, errors="replace")
     settings = {}
     for line in parse_stream(io.StringIO(text)):
         if line.key:
@@ -101,21 +108,22 @@ def text_command_of(number: int, settings: dict[str, str]) -> str:
     """A command without options that this bot answers, with its prefix; "" if none is found."""
 
     def setting(name: str) -> str:
-        return settings.get(f"DISCORD_BOT_{name}{number}") or settings.get(
-            f"DISCORD_BOT_{name}", ""
-        )
+        of_all = settings.get(f"DISCORD_BOT_{name}", "")
+        return settings.get(f"DISCORD_BOT_{name}{number}") or of_all
 
-    files = [Path(setting("SCRIPT"))]
+    files = [setting("SCRIPT")]
     for name in setting("EXTENSIONS").split(","):
-        files.append(Path(name.strip().replace(".", "/") + ".py"))
+        module = name.strip().replace(".", "/")
+        files.append(f"{module}.py")
     for file in files:
-        for path in (file, ROOT / file):
+        for path in (Path(file), ROOT / file):
             with contextlib.suppress(OSError, UnicodeError):
                 code = path.read_text(encoding="utf-8")
-                prefix = OWN_PREFIX.search(code)
+                own_prefix = OWN_PREFIX.search(code)
+                prefix = own_prefix[1] if own_prefix else setting("PREFIX") or "!"
                 command = TEXT_COMMAND.search(code)
                 if command:
-                    return (prefix[1] if prefix else setting("PREFIX") or "!") + command[1]
+                    return prefix + command[1]
     return ""
 
 
@@ -148,8 +156,9 @@ class Bots:
             reading = asyncio.create_task(self._read(process))
             saved = asyncio.create_task(self._wait_for_save(before))
             asked = asyncio.create_task(self.restart_asked.wait())
+            reasons = [saved, asked]
             try:
-                await asyncio.wait([saved, asked], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 saved.cancel()
                 asked.cancel()
@@ -160,8 +169,13 @@ class Bots:
 
     def _find_env_file(self) -> Path | None:
         """The file that run_bots.py will read, if there is one."""
-        candidates = [Path(self._env_file)] if self._env_file else [Path(".env"), ROOT / ".env"]
-        return next((path for path in candidates if path.is_file()), None)
+        candidates = [Path(".env"), ROOT / ".env"]
+        if self._env_file:
+            candidates = [Path(self._env_file)]
+        for path in candidates:
+            if path.is_file():
+                return path
+        return None
 
     def _environment(self) -> dict[str, str]:
         """Make an account for each bot that the settings name.
@@ -176,20 +190,25 @@ class Bots:
         if not numbers_of_bots(settings):
             settings |= made_up_settings()
             environment |= made_up_settings()
-        accounts = {}
+        accounts, by_token, text_commands = {}, {}, []
         for number in numbers_of_bots(settings):
             account = self._account(number, settings)
             accounts[number] = account
+            by_token[account.token] = account
             environment[f"DISCORD_BOT_TOKEN{number}"] = account.token
             environment[f"DISCORD_BOT_TOKEN{number}_FILE"] = ""
+            text_command = text_command_of(number, settings)
+            text_commands.append(text_command)
         self.accounts = accounts
-        self.text_commands = [text_command_of(number, settings) for number in accounts]
-        self._discord.accounts = {account.token: account for account in accounts.values()}
+        self.text_commands = text_commands
+        self._discord.accounts = by_token
         return environment
 
     def _account(self, number: int, settings: dict[str, str]) -> Account:
         """The bot of this number: the one that it was so far, under the name that it has now."""
-        name = settings.get(f"DISCORD_BOT_NAME{number}", "").strip() or f"bot{number}"
+        name = settings.get(f"DISCORD_BOT_NAME{number}", "").strip()
+        if not name:
+            name = f"bot{number}"
         account = self.accounts.get(number)
         if account is None:
             account = self._discord.add_bot(name, privileged=set(PRIVILEGED_FLAGS))
@@ -213,17 +232,19 @@ class Bots:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._stopping = False
         self.ended.clear()
+        command = self._command()
+        # Ctrl-C in the terminal must not reach it: it gets our signal too, and would end at once at
+        # the second one.
+        new_group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # on Windows
         return await asyncio.create_subprocess_exec(
-            *self._command(),
+            *command,
             env=environment,
             stdin=signals.STDIN,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**24,  # a line may be long
-            # Ctrl-C in the terminal must not reach it: it gets our signal too, and would end at
-            # once at the second one.
             start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
+            creationflags=new_group,
         )
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -250,9 +271,11 @@ class Bots:
             names = ready if account.ready else missing
             names.append(account.user.name)
         if ready:
-            self._tell(f"{listed_with_verb(ready, 'is', 'are')} ready.")
+            are = listed_with_verb(ready, "is", "are")
+            self._tell(f"{are} ready.")
         if missing:
-            self._tell(f"{listed_with_verb(missing, 'is', 'are')} not ready. {MEND_IT}")
+            are = listed_with_verb(missing, "is", "are")
+            self._tell(f"{are} not ready. {MEND_IT}")
 
     async def _stop(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         signals.send(process)
@@ -282,5 +305,6 @@ class Bots:
             await asyncio.sleep(LOOK_INTERVAL)
             last, now = now, await asyncio.to_thread(self._stamps)
         changed = before.items() ^ now.items()
-        saved = sorted({path.name for path, _ in changed})
-        self._tell(f"{listed_with_verb(saved, 'was', 'were')} changed. The bots start again.")
+        saved = {path.name for path, _ in changed}
+        were = listed_with_verb(sorted(saved), "was", "were")
+        self._tell(f"{were} changed. The bots start again. (Elsewhere only the changed one does.)")

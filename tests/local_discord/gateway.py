@@ -109,7 +109,10 @@ class Session:
 
     def has_guild(self, guild_id: int) -> bool:
         """Whether events of this server (0: direct messages) go to this shard."""
-        return self.shard is None or (guild_id >> 22) % self.shard[1] == self.shard[0]
+        if self.shard is None:
+            return True
+        number, shards = self.shard
+        return (guild_id >> 22) % shards == number
 
     def gets(self, intent: str, guild_id: int) -> bool:
         """Whether the events of an intent in this server (0: direct messages) come here."""

@@ -58,6 +58,7 @@ REMARKS = (
     "run_bots.py --sync-commands",
     "Not here: roles, kicks, threads, pins, polls, voice, your own files, autocomplete, "
     "context menus.",
+    "Tokens are made up here, so an empty or a wrong one makes no difference.",
 )
 HINT = (
     "Each line that you type is a message to the bots, for example: {example}\n"
@@ -103,7 +104,8 @@ def chosen(component: Json, label: str) -> list[str] | None:
         return None
     if component["type"] == BUTTON:
         with_emoji = component_text(component).strip("[]")
-        is_meant = same(with_emoji, label) or same(component.get("label") or "", label)
+        own_label = component.get("label") or ""
+        is_meant = same(with_emoji, label) or same(own_label, label)
         return [] if is_meant else None
     choices = [choice.strip().casefold() for choice in label.split("|")]
     values = []
@@ -136,7 +138,8 @@ def value_of(label: str, field: Json, text: str) -> str:
         if field.get("required", True):
             raise Unclear(f"{label} must not be empty.")
         return value
-    least, most = field.get("min_length", 0), field.get("max_length", INPUT_LENGTH)
+    least = field.get("min_length", 0)
+    most = field.get("max_length", INPUT_LENGTH)
     if not least <= len(value) <= most:
         raise Unclear(f"{label} has {len(value)} characters. The form does not allow that.")
     return value
@@ -156,8 +159,11 @@ def find_slash_command(bots: list[Account], name: str) -> tuple[Account, Json]:
         problem = f"There is no slash command /{name}. " if name else ""
         raise Unclear(problem + known_slash_commands(bots))
     if len(found) > 1:
-        ways = [f"@{bot.user.name} /{name}" for bot, _ in found]
-        raise Unclear(f"Several bots have /{name}. Type {' or '.join(ways)}.")
+        ways = []
+        for bot, _ in found:
+            ways.append(f"@{bot.user.name} /{name}")
+        either = " or ".join(ways)
+        raise Unclear(f"Several bots have /{name}. Type {either}.")
     return found[0]
 
 
@@ -241,7 +247,8 @@ class Playground:
         def put(line: str) -> None:
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
-        threading.Thread(target=self._read_lines, args=[put], daemon=True).start()
+        thread = threading.Thread(target=self._read_lines, args=[put], daemon=True)
+        thread.start()
         return lines
 
     def _read_lines(self, put: Callable[[str], None]) -> None:
@@ -272,7 +279,9 @@ class Playground:
         for user in self.discord.users:
             words.append(f"@{user.name}")
         fitting = [word for word in words if word.startswith(start)]
-        return f"{fitting[index]} " if index < len(fitting) else None
+        if index >= len(fitting):
+            return None
+        return f"{fitting[index]} "
 
     def show(self, text: str, file: Any = None) -> None:
         """Print a line; on a terminal above the prompt and what is typed there."""
@@ -339,7 +348,8 @@ class Playground:
         bots = listed_names(self.bot_users)
         people = listed_names(self.discord.people)
         self.tell(HELP)
-        self.tell(f"\nbots: {bots}\npeople: {people} ({guild.owner.name} may do all)")
+        owner = guild.owner.name
+        self.tell(f"\nbots: {bots}\npeople: {people} ({owner} may do all)")
         self.tell(f"server: {guild.name}, id {guild.id}; channel: #general, id {guild.channel_id}")
 
     async def _do_as(self, name: str) -> None:
@@ -410,7 +420,8 @@ class Playground:
 
     async def _do_edit(self, text: str) -> None:
         message = self._last_of_mine()
-        await self.discord.edit(message, self.me, {"content": self._with_mentions(text)})
+        body = {"content": self._with_mentions(text)}
+        await self.discord.edit(message, self.me, body)
 
     async def _do_delete(self, _: str) -> None:
         await self.discord.delete([self._last_of_mine()], self.me)
@@ -425,9 +436,11 @@ class Playground:
         name, _, rest = text.partition(" ")
         bot, command = find_slash_command(self._addressed(bot_name), name)
         self._check_ready(bot)
-        options = parse(command, self._with_mentions(rest.strip()), self._find_id)
+        typed = self._with_mentions(rest.strip())
+        options = parse(command, typed, self._find_id)
+        channel_id = self._channel_with(bot)
         interaction = await self.discord.call(
-            bot, name, self.me, options=options, channel_id=self._channel_with(bot)
+            bot, name, self.me, options=options, channel_id=channel_id
         )
         self._expect_answer(interaction, f"/{name}")
 
@@ -545,7 +558,8 @@ class Playground:
                 self.show(f"{actor.name} is thinking …")
             case "FORM":
                 self._form = data | {"bot": actor.name}
-                self.tell(f"{actor.name} opens a form: {data['title']}. {how_to_fill(data)}")
+                title = data["title"]
+                self.tell(f"{actor.name} opens a form: {title}. {how_to_fill(data)}")
             case "NOT_FOUND":
                 problem = f"{actor.name} asks Discord for {data['request']}."
                 self.tell(

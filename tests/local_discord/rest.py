@@ -64,7 +64,8 @@ class Refusal(Exception):
 
 def invalid(field: str, code: str, message: str) -> Refusal:
     """The refusal of one field of a body."""
-    errors = {field: {"_errors": [{"code": code, "message": message}]}}
+    error = {"code": code, "message": message}
+    errors = {field: {"_errors": [error]}}
     return Refusal(400, 50035, "Invalid Form Body", errors=errors)
 
 
@@ -73,17 +74,24 @@ def check_message(body: Json, files: list[Json]) -> None:
     content = body.get("content") or ""
     if len(content) > MESSAGE_LENGTH:
         raise invalid("content", "BASE_TYPE_MAX_LENGTH", "Must be 2000 or fewer in length.")
-    parts = [name for name in MESSAGE_PARTS if body.get(name)]
-    if not parts and not files:
-        raise Refusal(400, 50006, "Cannot send an empty message")
+    if files:
+        return
+    for name in MESSAGE_PARTS:
+        if body.get(name):
+            return
+    raise Refusal(400, 50006, "Cannot send an empty message")
 
 
 def attachment(file: web.FileField) -> Json:
     """The attachment object of a file that came in."""
     url = f"http://localhost/{file.filename}"
-    size = len(file.file.read())
-    described = {"id": str(snowflake()), "filename": file.filename, "size": size}
-    return {**described, "url": url, "proxy_url": url}
+    described: Json = {"filename": file.filename, "url": url, "proxy_url": url}
+    described["id"] = str(snowflake())
+    described["size"] = len(file.file.read())
+    return described
+
+
+Handler = Callable[["BotRequest"], Awaitable[Any]]
 
 
 class Route(NamedTuple):
@@ -92,7 +100,7 @@ class Route(NamedTuple):
     method: str
     path: str
     bucket: str
-    answer: Callable[[BotRequest], Awaitable[Any]]
+    answer: Handler
 
 
 ROUTES: list[Route] = []
@@ -116,13 +124,15 @@ class Rest:
 
     def add_routes(self, app: web.Application) -> None:
         for route in ROUTES:
+            path = PREFIX + route.path
             handler = functools.partial(self._respond, route)
-            app.router.add_route(route.method, PREFIX + route.path, handler)
+            app.router.add_route(route.method, path, handler)
 
     async def _respond(self, route: Route, request: web.Request) -> web.Response:
         discord = self.discord
         await discord.travel()
-        token = request.headers.get("Authorization", "").removeprefix("Bot ")
+        authorization = request.headers.get("Authorization", "")
+        token = authorization.removeprefix("Bot ")
         account = discord.accounts.get(token)
         name = name_of(request)
         discord.requests.append(name)
@@ -146,7 +156,8 @@ class Rest:
         try:
             if account is None or account.token_reset:
                 raise Refusal(401, 0, "401: Unauthorized")
-            body = await route.answer(BotRequest(self.discord, account, request))
+            bot_request = BotRequest(self.discord, account, request)
+            body = await route.answer(bot_request)
         except Refusal as refusal:
             return json_response(refusal.body, status=refusal.status)
         headers = rate_limit(route.bucket)
@@ -162,14 +173,17 @@ class Rest:
 
 
 def name_of(request: web.Request) -> str:
-    return f"{request.method} {request.path.removeprefix(PREFIX)}"
+    path = request.path.removeprefix(PREFIX)
+    return f"{request.method} {path}"
 
 
 async def fault(faults: Faults, request: web.Request) -> web.Response | None:
     """Take the scripted action for this request. Returns its answer, if it gives one."""
     for moment in (name_of(request), "REST"):
         action = faults.next_action(moment)
-        response = None if action is None else await action(request)
+        if action is None:
+            continue
+        response = await action(request)
         if isinstance(response, web.Response):
             return response
         if response is not None:
@@ -218,7 +232,8 @@ class BotRequest:
     async def gateway_bot(self) -> Json:
         account = self.account
         used = account.used_before + len(account.identifies)
-        limit = {"total": 1000, "remaining": max(0, 1000 - used)}
+        remaining = max(0, 1000 - used)
+        limit = {"total": 1000, "remaining": remaining}
         limit["reset_after"] = int(account.reset_after * 1000)
         limit["max_concurrency"] = account.max_concurrency
         url = self.discord.gateway_url
@@ -233,8 +248,9 @@ class BotRequest:
         return member_payload(self._find_user())
 
     def _find_user(self) -> User:
+        wanted = self.path["user"]
         for user in self.discord.users:
-            if str(user.id) == self.path["user"]:
+            if str(user.id) == wanted:
                 return user
         raise Refusal(404, 10013, "Unknown User")
 
@@ -242,12 +258,13 @@ class BotRequest:
 
     @route("POST", "/users/@me/channels")
     async def open_direct_channel(self) -> Any:
+        discord = self.discord
         body = await self.request.json()
         recipient_id = int(body["recipient_id"])
-        for person in self.discord.people:
+        for person in discord.people:
             if person.id == recipient_id:
-                channel_id = self.discord.direct_channel(self.account, person)
-                return self.discord.channel(channel_id)
+                channel_id = discord.direct_channel(self.account, person)
+                return discord.channel(channel_id)
         raise Refusal(400, 50007, "Cannot send messages to this user")
 
     @route("GET", CHANNEL)
@@ -269,12 +286,15 @@ class BotRequest:
 
     @route("GET", MESSAGES)
     async def history(self) -> list[Json]:
-        limit, after = self._number("limit", 50), self._number("after", 0)
+        limit = self._number("limit", 50)
+        after = self._number("after", 0)
         before = self._number("before", 1 << 63)
+        channel_id = self._find_channel()
         found = []
-        for message in self.discord.messages_in(self._find_channel()):
+        for message in self.discord.messages_in(channel_id):
+            message_id = int(message["id"])
             is_hidden = message["flags"] & EPHEMERAL
-            if not is_hidden and after < int(message["id"]) < before:
+            if after < message_id < before and not is_hidden:
                 found.append(self._with_reactions(message))
         found = found[:limit] if after else found[-limit:]
         found.reverse()
@@ -305,7 +325,8 @@ class BotRequest:
         del body["message_reference"]
 
     def _find_message(self) -> Json:
-        message = self.messages.get(self.path["message"])
+        message_id = self.path["message"]
+        message = self.messages.get(message_id)
         if message and message["channel_id"] == self.path["channel"]:
             return message
         raise Refusal(404, 10008, "Unknown Message")
@@ -322,7 +343,8 @@ class BotRequest:
         return await self._edit(message)
 
     def _wrote(self, message: Json) -> bool:
-        return message["author"]["id"] == str(self.user.id)
+        author_id: str = message["author"]["id"]
+        return author_id == str(self.user.id)
 
     async def _edit(self, message: Json) -> Json:
         body, files = await self.body()
@@ -345,7 +367,10 @@ class BotRequest:
         if not 2 <= len(ids) <= 100:
             problem = "Provided too few or too many messages to delete. Must provide at least 2"
             raise Refusal(400, 50016, problem)
-        messages = [self.messages[message_id] for message_id in ids if message_id in self.messages]
+        messages = []
+        for message_id in ids:
+            if message_id in self.messages:
+                messages.append(self.messages[message_id])
         if messages:
             await self.discord.delete(messages, self.user, bulk=True)
 
@@ -358,36 +383,46 @@ class BotRequest:
         reactions = []
         for emoji, users in self._reactions_to(message).items():
             count = len(users)
-            reaction = {"emoji": emoji_payload(emoji), "me": self.user in users, "count": count}
-            reaction |= {"count_details": {"burst": 0, "normal": count}}
-            reactions.append(reaction | {"me_burst": False, "burst_colors": []})
+            reaction: Json = {"count": count, "me_burst": False, "burst_colors": []}
+            reaction["emoji"] = emoji_payload(emoji)
+            reaction["me"] = self.user in users
+            reaction["count_details"] = {"burst": 0, "normal": count}
+            reactions.append(reaction)
         return message | {"reactions": reactions}
 
     @route("GET", REACTION)
     async def get_reaction(self) -> list[Json]:
         """Who has put this reaction on a message."""
-        reactions = self._reactions_to(self._find_message())
-        users = reactions.get(self.path["emoji"], [])
+        emoji = self.path["emoji"]
+        message = self._find_message()
+        users = self._reactions_to(message).get(emoji, [])
         after = self._number("after", 0)
-        in_order = sorted(users, key=lambda user: user.id)
-        return [user.payload() for user in in_order if user.id > after]
+        found = []
+        for user in sorted(users, key=lambda user: user.id):
+            if user.id > after:
+                found.append(user.payload())
+        return found
 
     @route("PUT", REACTION + "/@me", bucket="reactions")
     async def react(self) -> None:
         emoji = self.path["emoji"]
         if emoji.isascii() and ":" not in emoji:
             raise Refusal(400, 10014, "Unknown Emoji")
-        await self.discord.react(self._find_message(), emoji, self.user)
+        message = self._find_message()
+        await self.discord.react(message, emoji, self.user)
 
     @route("DELETE", REACTION + "/{user}", bucket="reactions")
     async def take_reaction_away(self) -> None:
-        user = self.user if self.path["user"] == "@me" else self._find_user()
+        is_own = self.path["user"] == "@me"
+        user = self.user if is_own else self._find_user()
+        emoji = self.path["emoji"]
         message = self._find_message()
-        await self.discord.react(message, self.path["emoji"], user, take_away=True)
+        await self.discord.react(message, emoji, user, take_away=True)
 
     @route("DELETE", REACTIONS, bucket="reactions")
     async def clear_reactions(self) -> None:
-        await self.discord.clear_reactions(self._find_message(), self.user)
+        message = self._find_message()
+        await self.discord.clear_reactions(message, self.user)
 
     # --- slash commands
 
@@ -396,8 +431,11 @@ class BotRequest:
     async def get_commands(self) -> list[Json]:
         """An application's slash commands: the global ones, or those of one server."""
         guild_id = self.path.get("guild")
-        commands = self.account.commands
-        return [command for command in commands if command.get("guild_id") == guild_id]
+        found = []
+        for command in self.account.commands:
+            if command.get("guild_id") == guild_id:
+                found.append(command)
+        return found
 
     @route("PUT", COMMANDS)
     @route("PUT", GUILD_COMMANDS)
@@ -408,8 +446,10 @@ class BotRequest:
         if "guild" in self.path:
             common["guild_id"] = self.path["guild"]
         new = []
-        for command in await self.request.json():
-            new.append(common | command | {"id": str(snowflake())})
+        for uploaded in await self.request.json():
+            command = common | uploaded
+            command["id"] = str(snowflake())
+            new.append(command)
         replaced = await self.get_commands()
         kept = [command for command in self.account.commands if command not in replaced]
         self.account.commands = kept + new
@@ -419,7 +459,8 @@ class BotRequest:
 
     @property
     def interaction(self) -> Interaction:
-        return self.discord.interactions[self.path["token"]]
+        token = self.path["token"]
+        return self.discord.interactions[token]
 
     @route("POST", "/interactions/{id}/{token}/callback")
     async def answer_interaction(self) -> Json | None:
@@ -437,7 +478,9 @@ class BotRequest:
         self.account.messages.append(data)
         interaction.answered = True
         await self._take_answer(kind, data, files)
-        return callback(interaction, kind) if "with_response" in self.query else None
+        if "with_response" in self.query:
+            return callback(interaction, kind)
+        return None
 
     async def _take_answer(self, kind: int, data: Json, files: list[Json]) -> None:
         interaction = self.interaction
@@ -446,19 +489,22 @@ class BotRequest:
                 interaction.answer = await self._post_answer(data, files)
             case Answer.DEFERRED_MESSAGE:
                 flags = data.get("flags", 0) | LOADING
-                interaction.answer = await self._post_answer(data | {"flags": flags}, files)
+                announcement = data | {"flags": flags}
+                interaction.answer = await self._post_answer(announcement, files)
             case Answer.DEFERRED_UPDATE:
                 interaction.answer = interaction.message
             case Answer.UPDATE if interaction.message is not None:
                 interaction.answer = interaction.message
                 await self.discord.edit(interaction.message, self.user, data, files)
             case Answer.FORM:
-                form = data | {"channel_id": str(interaction.channel_id)}
+                channel_id = str(interaction.channel_id)
+                form = data | {"channel_id": channel_id}
                 self.discord.on_event("FORM", form, self.user)
 
     async def _post_answer(self, data: Json, files: list[Json]) -> Json:
         interaction = self.interaction
-        return await self.discord.post(interaction.channel_id, self.user, data, files, interaction)
+        channel_id = interaction.channel_id
+        return await self.discord.post(channel_id, self.user, data, files, interaction)
 
     @route("POST", WEBHOOK)
     async def follow_up(self) -> Json:
@@ -493,7 +539,8 @@ class BotRequest:
 
     @route("DELETE", ANSWER)
     async def delete_answer(self) -> None:
-        await self.discord.delete([self._find_answer()], self.user)
+        message = self._find_answer()
+        await self.discord.delete([message], self.user)
 
     # --- what there is not
 
@@ -506,7 +553,8 @@ class BotRequest:
 
 def callback(interaction: Interaction, kind: int) -> Json:
     """What became of an interaction, for a bot that asks for it with its answer."""
-    about: Json = {"id": str(interaction.id), "type": interaction.kind}
+    about: Json = {"type": interaction.kind}
+    about["id"] = str(interaction.id)
     response = {"interaction": about}
     message = interaction.answer
     if message is not None:

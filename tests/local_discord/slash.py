@@ -44,13 +44,21 @@ class Unclear(Exception):
 
 def slash_commands(commands: list[Json]) -> list[Json]:
     """Those that are typed, without the ones in the menus of users and messages."""
-    return [command for command in commands if command.get("type", 1) == 1]
+    typed = []
+    for command in commands:
+        if command.get("type", 1) == 1:
+            typed.append(command)
+    return typed
 
 
 def subcommands(command: Json) -> dict[str, Json]:
     """A command's subcommands and groups of them, by their names."""
-    options = command.get("options", [])
-    return {option["name"]: option for option in options if option["type"] in (SUBCOMMAND, GROUP)}
+    below = {}
+    for option in command.get("options", []):
+        if option["type"] in (SUBCOMMAND, GROUP):
+            name = option["name"]
+            below[name] = option
+    return below
 
 
 def usages(command: Json, path: str = "/") -> list[str]:
@@ -67,8 +75,10 @@ def usages(command: Json, path: str = "/") -> list[str]:
 
 
 def option_usage(option: Json) -> str:
-    choices = [choice["name"] for choice in option.get("choices", [])]
-    kind = "|".join(choices) or KINDS.get(option["type"], "?")
+    kind = KINDS.get(option["type"], "?")
+    choices = option.get("choices", [])
+    if choices:
+        kind = "|".join(choice["name"] for choice in choices)
     usage = f"{option['name']}:<{kind}>"
     return usage if option.get("required") else f"[{usage}]"
 
@@ -86,11 +96,13 @@ def parse(command: Json, text: str, find_id: FindId, path: str = "/") -> list[Js
         try:
             return parse_options(command.get("options", []), text, find_id)
         except Unclear as problem:
-            raise Unclear(f"{problem} Type: {usages(command, path)[0]}") from None
+            [usage] = usages(command, path)
+            raise Unclear(f"{problem} Type: {usage}") from None
     path += command["name"]
     name, _, rest = text.partition(" ")
     if name not in below:
-        raise Unclear(f"{path} needs one of these after it: {', '.join(below)}.")
+        names = ", ".join(below)
+        raise Unclear(f"{path} needs one of these after it: {names}.")
     option = below[name]
     options = parse(option, rest.strip(), find_id, f"{path} ")
     return [{"name": name, "type": option["type"], "options": options}]
@@ -98,17 +110,19 @@ def parse(command: Json, text: str, find_id: FindId, path: str = "/") -> list[Js
 
 def parse_options(known: list[Json], text: str, find_id: FindId) -> list[Json]:
     texts = split_options([option["name"] for option in known], text)
-    required = [option["name"] for option in known if option.get("required")]
-    missing = [name for name in required if not texts.get(name)]
+    given, missing = [], []
+    for option in known:
+        if texts.get(option["name"]):
+            given.append(option)
+        elif option.get("required"):
+            missing.append(option["name"])
     if missing:
         raise Unclear(f"{', '.join(missing)} is missing.")
     options = []
-    for option in known:
+    for option in given:
         name = option["name"]
-        typed = texts.get(name)
-        if typed:
-            value = convert(option, typed, find_id)
-            options.append({"name": name, "type": option["type"], "value": value})
+        value = convert(option, texts[name], find_id)
+        options.append({"name": name, "type": option["type"], "value": value})
     return options
 
 
@@ -118,8 +132,9 @@ def split_options(names: list[str], text: str) -> dict[str, str]:
     if names:
         any_name = "|".join(map(re.escape, names))
         parts = re.split(rf"(?:^|\s)({any_name}):", text)
-    unnamed, *values = map(str.strip, parts)
-    texts = dict(zip(values[::2], values[1::2], strict=True))
+    unnamed, *rest = map(str.strip, parts)
+    named, typed = rest[::2], rest[1::2]
+    texts = dict(zip(named, typed, strict=True))
     if unnamed:  # as in Discord, it is for the first option that is not set
         free = [name for name in names if name not in texts]
         if not free:
@@ -144,12 +159,14 @@ def to_value(option: Json, text: str, find_id: FindId) -> Any:
     if option.get("choices"):
         return to_choice(option["choices"], text)
     if kind == STRING:
-        least, most = option.get("min_length", 0), option.get("max_length", math.inf)
+        least = option.get("min_length", 0)
+        most = option.get("max_length", math.inf)
         check_range("its number of characters must be", len(text), least, most)
         return text
     if kind in (INTEGER, NUMBER):
         number = to_number(kind, text)
-        least, most = option.get("min_value", -math.inf), option.get("max_value", math.inf)
+        least = option.get("min_value", -math.inf)
+        most = option.get("max_value", math.inf)
         check_range("it must be", number, least, most)
         return number
     if kind == BOOLEAN:
@@ -162,8 +179,8 @@ def to_value(option: Json, text: str, find_id: FindId) -> Any:
 def to_choice(choices: list[Json], text: str) -> Any:
     wanted = text.casefold()
     for choice in choices:
-        value = choice["value"]
-        if wanted in (choice["name"].casefold(), str(value).casefold()):
+        name, value = choice["name"], choice["value"]
+        if wanted in (name.casefold(), str(value).casefold()):
             return value
     raise ValueError("it is not one of the choices")
 

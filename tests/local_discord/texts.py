@@ -25,21 +25,32 @@ def listed_names(users: Iterable[User]) -> str:
 
 def short(text: str, length: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    if len(text) <= length:
+        return text
+    beginning = text[: length - 1]
+    return f"{beginning}…"
 
 
 def embed_text(embed: Json) -> str:
     """An embed in a line."""
-    head = [short(embed[name], 200) for name in ("title", "description") if embed.get(name)]
+    head = []
+    for name in ("title", "description"):
+        if embed.get(name):
+            head.append(short(embed[name], 200))
     parts = [" — ".join(head)]
     for field in embed.get("fields", []):
-        parts.append(f"{short(field['name'], 40)}: {short(field['value'], 60)}")
+        name = short(field["name"], 40)
+        value = short(field["value"], 60)
+        parts.append(f"{name}: {value}")
     if embed.get("author"):
         parts.append(embed["author"]["name"])
     if embed.get("footer"):
         parts.append(embed["footer"]["text"])
-    parts += [name for name in ("image", "thumbnail") if embed.get(name)]
-    return f"[embed: {'; '.join(filter(None, parts))}]"
+    for name in ("image", "thumbnail"):
+        if embed.get(name):
+            parts.append(name)
+    text = "; ".join(filter(None, parts))
+    return f"[embed: {text}]"
 
 
 def component_text(component: Json) -> str:
@@ -60,7 +71,8 @@ def component_text(component: Json) -> str:
 
 def button_text(button: Json) -> str:
     emoji = button.get("emoji") or {}
-    return " ".join(filter(None, [emoji.get("name"), button.get("label")]))
+    parts = [emoji.get("name"), button.get("label")]
+    return " ".join(filter(None, parts))
 
 
 class Texts:
@@ -75,7 +87,8 @@ class Texts:
             case "MESSAGE_UPDATE" if data["edited_timestamp"]:
                 does = f" edits: {self.message(data)}"
             case "MESSAGE_CREATE" | "MESSAGE_UPDATE":
-                does = f"{self._audience(data)}: {self.message(data)}"
+                audience = self._audience(data)
+                does = f"{audience}: {self.message(data)}"
             case "MESSAGE_DELETE":
                 does = f" deletes {self._quote(data['id'])}"
             case "MESSAGE_DELETE_BULK":
@@ -101,7 +114,8 @@ class Texts:
         if message["flags"] & EPHEMERAL:
             person = message["interaction_metadata"]["user"]
             return f" (only {person['username']} sees this)"
-        direct = self.discord.direct.get(int(message["channel_id"]))
+        channel_id = int(message["channel_id"])
+        direct = self.discord.direct.get(channel_id)
         if direct is None:
             return ""
         _, partner = direct
@@ -113,14 +127,16 @@ class Texts:
         parts += map(embed_text, message["embeds"])
         parts += map(component_text, parts_of(message["components"]))
         for file in message["attachments"]:
-            parts.append(f"[file: {file['filename']}, {file['size']} bytes]")
+            name, size = file["filename"], file["size"]
+            parts.append(f"[file: {name}, {size} bytes]")
         return " ".join(filter(None, parts)) or "(no text)"
 
     def _without_ids(self, content: str) -> str:
         """The text with names in it, and its further lines indented."""
         for user in self.discord.users:
             content = re.sub(f"<@!?{user.id}>", f"@{user.name}", content)
-        content = content.replace(f"<#{self.discord.guild.channel_id}>", "#general")
+        guild = self.discord.guild
+        content = content.replace(f"<#{guild.channel_id}>", "#general")
         return content.replace("\n", "\n    ")
 
     def _quote(self, message_id: str) -> str:
@@ -128,4 +144,5 @@ class Texts:
         if message is None:
             return "a message"
         author = message["author"]["username"]
-        return f'{author}\'s "{short(self.message(message), 40)}"'
+        text = short(self.message(message), 40)
+        return f'{author}\'s "{text}"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import enum
 import itertools
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,8 @@ class Intents(enum.IntFlag):
     message_content = 1 << 15
 
 
-KNOWN_INTENTS = sum(1 << bit for bit in (*range(17), 20, 21, 24, 25))
+# Bits 0 to 16, 20, 21, 24 and 25.
+KNOWN_INTENTS = 0b11_0011_0001_1111_1111_1111_1111
 # https://docs.discord.com/developers/resources/application#application-object-application-flags
 # For each privileged intent, the flag that it has in an application below 100 servers.
 PRIVILEGED_FLAGS = {"presences": 1 << 13, "members": 1 << 15, "message_content": 1 << 19}
@@ -109,14 +111,19 @@ APPLICATION: Json = {
 
 def snowflake() -> int:
     """A new id, as Discord makes them: milliseconds since 2015 above 22 bits."""
-    milliseconds = int(time.time() * 1000) - DISCORD_EPOCH_MS
-    return milliseconds << 22 | next(_counter) & 0x3FFFFF
+    now_ms = int(time.time() * 1000)
+    upper_bits = now_ms - DISCORD_EPOCH_MS << 22
+    lower_bits = next(_counter) & 0x3FFFFF
+    return upper_bits | lower_bits
 
 
 def make_token(user_id: int, secret: str = "made-up-secret-of-this-bot") -> str:
     """A token in the form that Discord gives them: the bot's id in base64, a time, a secret."""
-    encoded_id = base64.b64encode(str(user_id).encode()).decode().rstrip("=")
-    return f"{encoded_id}.G{user_id % 10_000:05}.{secret}"
+    id_bytes = str(user_id).encode()
+    padded_id = base64.b64encode(id_bytes).decode()
+    encoded_id = padded_id.rstrip("=")
+    made_up_time = f"G{user_id % 10_000:05}"
+    return f"{encoded_id}.{made_up_time}.{secret}"
 
 
 @dataclass
@@ -133,12 +140,13 @@ class Faults:
 
     actions: dict[str, list[Fault]] = field(default_factory=dict)
 
-    def fail(self, moment: str, action: Any, times: float = float("inf")) -> None:
+    def fail(self, moment: str, action: Any, times: float = math.inf) -> None:
         """From now on, take `action` at `moment`.
 
         After `times` times, all is well again, or it is the turn of the next action.
         """
-        self.actions.setdefault(moment, []).append(Fault(action, times))
+        queue = self.actions.setdefault(moment, [])
+        queue.append(Fault(action, times))
 
     def heal(self) -> None:
         """Forget every fault."""
@@ -203,11 +211,17 @@ class Guild:
 
     def payload(self, members: list[User]) -> Json:
         """What GUILD_CREATE carries."""
-        payload: Json = {"id": str(self.id), "name": self.name, **GUILD}
-        payload |= dict.fromkeys(GUILD_HAS_LEVEL_0, 0)
-        payload |= {name: [] for name in GUILD_HAS_NO}
+        guild_id = str(self.id)
+        everyone = {"id": guild_id, **EVERYONES_ROLE}
+        payload = dict(GUILD)
+        for name in GUILD_HAS_LEVEL_0:
+            payload[name] = 0
+        for name in GUILD_HAS_NO:
+            payload[name] = []
+        payload["id"] = guild_id
+        payload["name"] = self.name
         payload["owner_id"] = str(self.owner.id)
-        payload["roles"] = [{"id": str(self.id), **EVERYONES_ROLE}]
+        payload["roles"] = [everyone]
         payload["channels"] = [self.channel()]
         payload["members"] = [member_payload(user) for user in members]
         payload["member_count"] = len(members)
@@ -261,7 +275,8 @@ class Account(Faults):
     sessions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.token = self.token or make_token(self.user.id)
+        if not self.token:
+            self.token = make_token(self.user.id)
 
     @property
     def _connected(self) -> list[Any]:
@@ -287,18 +302,27 @@ class Account(Faults):
     def ready(self) -> bool:
         """Whether every shard of the bot has a live session that got its READY."""
         ready = [session for session in self._connected if session.is_ready]
-        return bool(ready) and len(ready) == ready[0].shards
+        if not ready:
+            return False
+        return len(ready) == ready[0].shards
 
     def allows(self, intents: int) -> bool:
         """Whether every privileged intent among these is switched on in the Developer Portal."""
-        asked = {name for name in PRIVILEGED_FLAGS if intents & Intents[name]}
-        return asked <= self.privileged
+        for name in PRIVILEGED_FLAGS:
+            if intents & Intents[name] and name not in self.privileged:
+                return False
+        return True
 
     def application(self) -> Json:
         """What GET /oauth2/applications/@me answers."""
-        payload: Json = {"id": str(self.user.id), "name": self.user.name, **APPLICATION}
+        flags = 0
+        for name in self.privileged:
+            flags |= PRIVILEGED_FLAGS[name]
+        payload = dict(APPLICATION)
+        payload["id"] = str(self.user.id)
+        payload["name"] = self.user.name
         payload["owner"] = self.owner.payload()
         payload["bot"] = self.user.payload()
-        payload["flags"] = sum(PRIVILEGED_FLAGS[name] for name in self.privileged)
+        payload["flags"] = flags
         payload["approximate_guild_count"] = len(self.guilds)
         return payload
