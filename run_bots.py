@@ -959,6 +959,7 @@ HINTS = {
     "TypeError: .*non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main()).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
+    "EOFError: EOF when reading a line": "Nobody answers its questions here: leave input() out.",
     "KeyError: ": "If this is a variable of the environment, set it in the env file. For a token"
     " write =unused there: the bot's own is {token}.",
 }

@@ -592,6 +592,17 @@ async def test_a_script_that_is_wrong_stops_its_bot_alone_and_the_log_says_where
     assert "importlib" not in program.stderr
 
 
+async def test_a_script_that_asks_for_its_token_where_nobody_answers_is_told_so(
+    program: Program, discord: LocalDiscord
+) -> None:
+    write(program, "asks.py", f"{CLIENT}client.run(input())")
+    bring(program, discord, "asks.py")
+    await program.start()
+    assert await program.end() == 78
+    assert "asks.py, line 3" in stop_line(program, "asks")
+    assert "leave input() out" in stop_line(program, "asks")
+
+
 PATHS = {
     "nowhere.py": ["There is no file", "nowhere.py"],
     "bots": ["There is no file bots.", "Name the script itself"],
