@@ -910,6 +910,9 @@ class Failure:
     cause: BaseException | None = None  # what the log shows a traceback of
     wait: float = 0  # seconds that Discord asks for
 
+    def __post_init__(self) -> None:
+        self.text = hide_tokens(" ".join(self.text.split()))  # code may raise several lines
+
 
 class SetupFailed(Exception):
     """The bot's own setup has not ended well. The cause is what it raised, or the text says why."""
@@ -959,6 +962,7 @@ HINTS = {
     "TypeError: .*non-uvloop": "Write asyncio.run(main()) in place of uvloop.run(main()).",
     "RuntimeError: asyncio.run.. cannot": "This is a whole bot: name its file in"
     " DISCORD_BOT_SCRIPT{number}.",
+    "EOFError: EOF when reading a line": "Nobody answers its questions here: leave input() out.",
     "KeyError: ": "If this is a variable of the environment, set it in the env file. For a token"
     " write =unused there: the bot's own is {token}.",
 }
@@ -1827,7 +1831,6 @@ class Entry:
 
     def failed(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
-        failure.text = hide_tokens(" ".join(failure.text.split()))
         self.failure = failure
         if failure.kind is Kind.FINAL:
             log.error("stopped: %s %s", failure.text, START_AGAIN, exc_info=failure.cause)

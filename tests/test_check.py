@@ -242,6 +242,18 @@ async def test_check_does_not_print_the_same_error_twice(
     assert (program.stdout + program.stderr).count("Discord refuses this token") == 1
 
 
+async def test_a_problem_of_several_lines_is_one_row(
+    program: Program, discord: LocalDiscord
+) -> None:
+    write(program, "one.py", "async def setup(bot):\n    raise ConnectionError('no\\nbase')\n")
+    program.write_env(discord.add_bot("one"), extra="DISCORD_BOT_EXTENSIONS1=one")
+    await program.start("--check")
+    assert await program.end() == 78
+    _, row, count = program.stdout.splitlines()
+    assert "ConnectionError: no base (one.py, line 2, in setup)." in row
+    assert count == "0 of 1 bots are all right"
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [

@@ -592,6 +592,17 @@ async def test_a_script_that_is_wrong_stops_its_bot_alone_and_the_log_says_where
     assert "importlib" not in program.stderr
 
 
+async def test_a_script_that_asks_for_its_token_where_nobody_answers_is_told_so(
+    program: Program, discord: LocalDiscord
+) -> None:
+    write(program, "asks.py", f"{CLIENT}client.run(input())")
+    bring(program, discord, "asks.py")
+    await program.start()
+    assert await program.end() == 78
+    assert "asks.py, line 3" in stop_line(program, "asks")
+    assert "leave input() out" in stop_line(program, "asks")
+
+
 PATHS = {
     "nowhere.py": ["There is no file", "nowhere.py"],
     "bots": ["There is no file bots.", "Name the script itself"],
@@ -856,6 +867,26 @@ async def test_a_saved_script_starts_its_bot_again_and_no_other(
     assert [len(bot.identifies) for bot in bots] == [2, 1, 1]
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_a_bot_that_had_stopped_starts_once_where_its_settings_and_its_script_are_saved(
+    program: Program, discord: LocalDiscord
+) -> None:
+    music, weather = bring(program, discord, "music.py", "weather.py")
+    path = program.folder / "music.py"
+    good = path.read_text()
+    path.write_text("exit()")
+    await program.start()
+    await program.logged("[music] stopped:")
+    path.write_text(good)
+    with (program.folder / ".env").open("a") as file:
+        file.write("\n# saved\n")
+    await program.logged("ready as music")
+    await asyncio.sleep(1)
+    assert discord.opened == 2  # connections of the two to the gateway
+    assert music.ready
+    assert weather.ready
+    assert await program.stop() == 0
 
 
 async def test_a_saved_script_that_is_no_python_leaves_the_old_one_running(
