@@ -2228,8 +2228,9 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             super().stop()
 
     def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
-        # The loop's own one takes the wakeup file of `Signals`.
-        signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
+        if number not in SIGNALS:  # which are the program's, and in --check nobody takes them back
+            # The loop's own one takes the wakeup file of `Signals`.
+            signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         # Another executor is the bot's own, and has its context; or it is of processes.

@@ -53,6 +53,13 @@ SLOW = {
                     pass
         """,
     "waits until it is ready": "async def setup(bot):\n    await bot.wait_until_ready()",
+    "has taken the signal": """
+        import asyncio, signal
+
+        async def setup(bot):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, print)
+            await asyncio.sleep(3600)
+        """,
 }
 
 
