@@ -621,7 +621,8 @@ async def run_code(life: "Life") -> None:
     try:
         await read_script(bot.script)
     except (SystemExit, KeyboardInterrupt) as error:
-        raise ScriptError(f"It calls exit({error}){place_of(error)}") from error
+        text = f"It calls exit({error}){place_of(error)}"
+        raise ScriptError(text) from None  # the cause would be diagnosed in its place
     if life.client is None:
         raise ScriptError(STARTED_NONE)
 

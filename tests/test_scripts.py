@@ -538,7 +538,10 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         "try:\n    asyncio.run(main())\nexcept Exception as error:\n    exit(error)",
         ["ZeroDivisionError", "wrong.py, line 5"],
     ),
-    "calls exit": (f"{CLIENT}exit('no token')\n", ["no token", "wrong.py, line 3"]),
+    "calls exit": (
+        f"{CLIENT}exit('no token')\n",
+        ["It calls exit(no token)", "wrong.py, line 3"],
+    ),
     "fails": (f"{CLIENT}x = 1 / 0\n{RUN}", ["ZeroDivisionError", "wrong.py, line 3"]),
     "is no Python": (f"{CLIENT}def oops(:\n", ["SyntaxError", "wrong.py, line 3"]),
     "needs a package that is missing": (
