@@ -130,7 +130,7 @@ async def test_a_script_sees_what_python_would_show_it(
     await program.logged("ready as seen")
     folder = program.folder / "bots"
     script = folder / "seen.py"
-    assert f"seen: __main__ ['{script}'] {folder} {script}" in program.stdout
+    assert f"seen: __main__ {[str(script)]} {folder} {script}" in program.stdout
     assert await program.stop() == 0
 
 
