@@ -343,6 +343,8 @@ def parse_token(text: str) -> str:
             "It is empty, or has a space, a quote or another character that no token has. Copy it"
             " again."
         )
+    if len(token) < 20:
+        raise SettingsError("It is too short for a token. Copy it again.")
     odd_tokens.add(token)
     return token
 
@@ -601,8 +603,10 @@ STARTED_NONE = (
     "Its asyncio.run(...) ends, and has started no bot. Write one asyncio.run(main()), and"
     " await bot.start(...) at the end of main"
 )
-failed: list[BaseException] = []  # what it has raised, the first of which is the cause
-handed_over: Any = None  # by the script that is being read, if one is: a list
+# Of the script that is being read, if one is: what it has raised, the first of which is the cause;
+# and a list of what it has handed over.
+failed: list[BaseException] = []
+handed_over: Any = None
 scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
 
 
@@ -809,6 +813,9 @@ def hand_over(run: Any) -> Any:
         if asyncio.iscoroutine(work):
             work.close()
         if handed_over:  # a clean-up of its own, in spite of HandedOver
+            if getattr(work, "__qualname__", "").startswith("Client.run."):
+                place = place_in(traceback.extract_stack())
+                log.error("It runs its bot again%s. Write except Exception, not except.", place)
             raise HandedOver
         raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
@@ -889,7 +896,7 @@ def take_over() -> None:
 
 
 # --- What a failure means ----------------------------------------------------------------------
-# An exception comes in, a sentence and a verdict come out. Nothing here waits, or changes anything.
+# An exception comes in, a sentence and a verdict come out. Nothing here waits, or changes a bot.
 
 
 class Kind(enum.Enum):
@@ -949,7 +956,8 @@ UNANSWERED = {
     aiohttp.ClientError: UNREACHED,
     OSError: UNREACHED,
 }
-# What is often wrong in a bot's setup, by the words of Python or discord.py, and what to do.
+# What is often wrong in a bot's setup, by the words of Python or discord.py (as patterns), and what
+# to do.
 HINTS = {
     "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
     "ModuleNotFoundError": "If it is a package, install it: .venv/bin/pip install and its name. If"
@@ -1131,9 +1139,9 @@ def busy_place() -> str:
 class Pace:
     """When one bot may open its next connection. All times are of one clock, in seconds.
 
-    So, however a bot fails and whoever restarts it, one process makes at most IDENTIFY_BURST and
-    86,400 / IDENTIFY_EVERY = 280 IDENTIFYs in any 24 hours; a bot of more than 20 shards has a
-    larger burst, of two for each. Discord resets the token at 1,000:
+    So, however a bot fails and whoever restarts it, one process makes at most 280 IDENTIFYs in any
+    24 hours: IDENTIFY_BURST, which is 40, and 86,400 / IDENTIFY_EVERY, which is 240. A bot of more
+    than 20 shards has a larger burst, of two for each. Discord resets the token at 1,000:
     https://docs.discord.com/developers/events/gateway#session-start-limit-object
     """
 
@@ -1232,7 +1240,7 @@ class Shared:
 
 # --- The way to the gateway --------------------------------------------------------------------
 # Around any client, whoever made it: when it connects, and how a connection ends. It knows nothing
-# of settings. What is not public in discord.py is used here, and in the next room at the log-in.
+# of settings. Most of what is not public in discord.py is used here.
 
 
 RESUME = 6  # https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
@@ -1466,7 +1474,7 @@ def find_proxy() -> str | None:
         return None
     if proxy.startswith("socks"):
         remedy = "Name an HTTP proxy, or bring a client with a connector of aiohttp-socks."
-        raise SettingsError(f"HTTPS_PROXY: {proxy} is a SOCKS proxy. {remedy}")
+        raise SettingsError(f"HTTPS_PROXY: SOCKS is not supported. {remedy}")
     return proxy
 
 
@@ -1542,12 +1550,22 @@ class Life:
         if self._attempt.cancelled():
             kind_of_error = RuntimeError if self.is_up else SetupFailed
             self.error = kind_of_error("Some code has cancelled this bot.")
-        self.error = self.error or error_of(self._attempt) or error_of(self._main)
+        self.error = self.error or error_of(self._attempt) or self._error_of_main()
         await self._end()
         return self.error
 
+    def _error_of_main(self) -> BaseException | None:
+        """What its own code has raised around its client, which says nothing of Discord."""
+        error = error_of(self._main)
+        if error is None or isinstance(error, ScriptError):
+            return error
+        kind_of_error = RuntimeError if self.is_up else SetupFailed
+        failure = kind_of_error(f"The code around the bot has failed: {error!r}")
+        failure.__cause__ = error
+        return failure
+
     def may_begin(self) -> bool:
-        """Whether the code that is running may begin a task, or is a thread that goes on."""
+        """Whether the code that is running may begin a task."""
         return not self._is_over or asyncio.current_task() is self._main
 
     def _begin(self, work: Any) -> asyncio.Task[Any]:
@@ -1567,6 +1585,9 @@ class Life:
 
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: take the client, and wait for its end."""
+        if self._left.is_set() and self._main:  # it starts it again: but the entry does that
+            self._main.cancel()
+            await asyncio.get_running_loop().create_future()
         if self.client is None:
             self.client = client
             self._close_client = client.close
@@ -1671,9 +1692,10 @@ class Life:
         if self._main:
             if self.entry.wanted is not self.settings:
                 self._main.cancel()  # as Ctrl-C does to `asyncio.run`
-            await wait_for_end({self._main}, began + MAIN_UNTIL)
+            await wait_for_end({self._main, *self._waiting}, began + MAIN_UNTIL)
             error = error_of(self._main)
-            if error not in (None, self.error):
+            is_told = error in (None, self.error, getattr(self.error, "__cause__", None))
+            if not is_told and not isinstance(error, ScriptError):  # as exit() at its end
                 log.error("What follows the bot's end has failed.", exc_info=error)
             release_modules()
 
@@ -1862,6 +1884,8 @@ class Entry:
         if self.pace.identify_wait(time.monotonic()):
             self.failed(Failure("This bot has started too many sessions.", Kind.TOLD))
         delay = self.pace.wait(time.monotonic())
+        if delay > IDENTIFY_GAP and self.state == "starting":
+            log.info("It has to wait, and starts in %.0f s.", delay)
         while delay > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -1870,11 +1894,12 @@ class Entry:
 
     def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
         """For which of these saved files it has to start again, as it cannot load them anew."""
-        if self.is_leaving:  # what follows reads all of it
+        is_leaving = self.is_leaving
+        if is_leaving and self.wanted is not self.settings:  # what follows reads all of it
             return set()
         own = code.intersection(self.settings.code_files())
         script = self.settings.script
-        if self.life.is_up:
+        if self.life.is_up and not is_leaving:
             loadable = saved_extensions(self.life.client, code).values()
             return own.difference(*loadable) if script else set()
         if script:  # it may have failed before it has imported what is beside it
@@ -2947,7 +2972,7 @@ def tidy_memory() -> None:
 def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
     text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
-    for token in odd_tokens:
+    for token in tuple(odd_tokens):  # of any thread
         text = text.replace(token, f"[token of {names.get(token, 'a bot')}]")
     return text
 
@@ -2981,7 +3006,11 @@ class Output(io.BufferedIOBase):
             data = self.waiting.get()
             with suppress(OSError, ValueError):
                 while data:
-                    data = data[target.write(data) :]
+                    written = target.write(data)
+                    if written is None:  # it is full, and does not wait itself
+                        time.sleep(0.01)
+                    else:
+                        data = data[written:]
             self.waiting.task_done()
 
 
@@ -3032,7 +3061,9 @@ class Log(logging.StreamHandler[Any]):
         super().__init__()
         self._level_of_all = logging.getLevelName(level.upper())
         self._is_journal = is_under_journald()
-        self._blocked_by = ""  # what code was seen to block all bots, and is not to be told again
+        self._blocked_by: str | None = (
+            None  # what code was seen to block all bots, and is not to be told again
+        )
         # As discord.py does, in colour; but without, where a container has it in its files.
         discord.utils.setup_logging(handler=self, level=self._level_of_all)
         if not os.isatty(2):
@@ -3042,7 +3073,8 @@ class Log(logging.StreamHandler[Any]):
             self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
         if self._level_of_all == logging.INFO:
             logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
-        # Code of a bot may set up all handlers that it finds: this one stays as it is.
+        # Code of a bot may set up all loggers and handlers that it finds: this one stays as it is.
+        self.setLevel(self._level_of_all)
         self.setLevel = self.setFormatter = self.setStream = lambda *_: None  # type: ignore[assignment, method-assign]
         logging.captureWarnings(True)
         warnings.formatwarning = format_warning

@@ -438,6 +438,62 @@ async def test_main_that_fails_while_the_bot_runs_ends_it_and_starts_it_again(
     assert await program.stop() == 0
 
 
+async def test_an_error_of_main_is_not_told_as_one_of_discord(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import asyncio, discord
+
+        client = discord.Client(intents=discord.Intents.default())
+
+        async def work():
+            await client.wait_until_ready()
+            raise ConnectionRefusedError("the database is away")
+
+        async def main():
+            await asyncio.gather(client.start("TOKEN"), work())
+
+        asyncio.run(main())
+        """
+    write(program, "worker.py", code)
+    (bot,) = bring(program, discord, "worker.py")
+    await program.start()
+    await program.logged("the database is away")
+    await program.logged("Trying again in")
+    assert "Discord cannot be reached" not in program.stderr
+    assert bot.client_closes[0] == 1000
+    assert await program.stop() == 0
+
+
+async def test_a_script_that_starts_its_bot_again_and_again_keeps_no_other_from_its_work(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        import asyncio, discord
+
+        client = discord.Client(intents=discord.Intents.default())
+
+        async def main():
+            while True:
+                try:
+                    await client.start("TOKEN")
+                except Exception as error:
+                    print(error)
+
+        asyncio.run(main())
+        """
+    write(program, "again.py", code)
+    again, music = bring(program, discord, "again.py", "music.py")
+    again.token_reset = True
+    await program.start()
+    await program.logged("ready as music")
+    await program.logged("[again] stopped: ")
+    await discord.say("?play")
+    await until(lambda: said(music, "music plays"))
+    assert again.requests == ["GET /users/@me"]
+    assert await program.stop() == 0
+
+
 async def test_exit_in_a_command_of_a_script_closes_that_bot_alone(
     program: Program, discord: LocalDiscord
 ) -> None:
