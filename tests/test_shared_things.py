@@ -847,6 +847,7 @@ async def test_a_bots_own_pool_of_processes_works(program: Program, discord: Loc
     await assert_unharmed(program, discord, two)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no folder that is in use")
 async def test_the_file_is_followed_though_the_current_folder_is_deleted(
     program: Program, discord: LocalDiscord
 ) -> None:
