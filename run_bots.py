@@ -484,15 +484,20 @@ class Reading:
             name = f"{head}<N>{tail}"
             if name in (SETTINGS if number else FOR_ALL):
                 given[number][name] = variable
-            elif variable.text != "unused" and (
-                TOKEN_FORM.search(variable.text) or variable.name.upper().startswith("DISCORD_BOT_")
-            ):
-                right = ", ".join(SETTINGS).replace("<N>", number or "1")
-                problem = "Nothing reads this"
-                if TOKEN_FORM.search(variable.text):
-                    problem = "This looks like a token, and nothing reads it"
-                self.warnings.append(f"{variable}: {problem}. The right names: {right}.")
+            else:
+                self._warn_of_unread(variable, number or "1")
         return given
+
+    def _warn_of_unread(self, variable: Variable, number: str) -> None:
+        """Say the right names, if it may be meant for this program."""
+        right = ", ".join(SETTINGS).replace("<N>", number)
+        if TOKEN_FORM.search(variable.text):
+            problem = "This looks like a token, and nothing reads it"
+        elif variable.name.upper().startswith("DISCORD_BOT_") and variable.text != "unused":
+            problem = "Nothing reads this"
+        else:
+            return
+        self.warnings.append(f"{variable}: {problem}. The right names: {right}.")
 
     def _read_bots(self) -> None:
         given = self._given()
@@ -2022,13 +2027,13 @@ class Runner:
         parts = list_of(self._only) or [self._only]
         chosen = [bot for bot in reading.bots if any(map(bot.is_meant_by, parts))]
         there = ", ".join(f"{bot.number} ({bot.name})" for bot in reading.bots)
-        is_missing = False
+        missing = []
         for part in parts:
             if not any(bot.is_meant_by(part) for bot in chosen):
-                is_missing = True
-                text = f"--only: There is no bot {part}. These are there: {there}."
-                reading.warnings.append(text)
-        if is_missing and not (chosen and self._entries):  # it may be taken out of the file later
+                missing.append(f"--only: There is no bot {part}. These are there: {there}.")
+        reading.warnings += missing
+        # While bots run, one may be taken out of the file.
+        if not chosen or (missing and not self._entries):
             raise SettingsError(*reading.warnings)
         return chosen
 
