@@ -181,7 +181,8 @@ class Files(dict[Path, object]):
 
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            self.setdefault(path, stamp_of(path))
+            if path not in self:
+                self[path] = stamp_of(path)
 
     def changed(self) -> dict[Path, object]:
         """Those that are not as they were when they were noted, and how they are."""
@@ -780,6 +781,17 @@ def saved_extensions(client: object, saved: set[Path]) -> dict[str, set[Path]]:
     return found
 
 
+def put_back_modules(before: dict[str, Any]) -> None:
+    """Put back the modules of extensions that some bot still has."""
+    for bot in bots_with_code:
+        for name, module in bot.extensions.items():  # each bot has one of its own
+            sys.modules.setdefault(name, module)
+    kept = tuple(f"{name}." for name in loaded_extensions())
+    for part in before.keys() - sys.modules.keys():
+        if part.startswith(kept):
+            sys.modules[part] = before[part]
+
+
 def keep_modules(change: Any) -> Any:
     """Around what loads and unloads an extension: the modules of other bots stay importable."""
 
@@ -794,13 +806,8 @@ def keep_modules(change: Any) -> Any:
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
             files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            for other in bots_with_code:
-                for kept_name, module in other.extensions.items():  # each bot has one of its own
-                    sys.modules.setdefault(kept_name, module)
-            kept = tuple(f"{name}." for name in loaded_extensions())
-            for part in before.keys() - sys.modules.keys():  # hardly ever any
-                if part.startswith(kept):
-                    sys.modules[part] = before[part]
+            if before.keys() - sys.modules.keys():  # it has unloaded one
+                put_back_modules(before)
 
     return change_and_keep
 
@@ -2133,8 +2140,8 @@ class Runner:
         After a change these are all that do not start any more, or it takes them too long.
         Otherwise some had trouble, and all are back.
         """
-        status = summarize(self._listed)[:1000]  # it takes 4,096 bytes, a character up to four
-        notify(f"WATCHDOG=1\nSTATUS={status}")
+        notify("WATCHDOG=1")
+        self._notify_status()
         unsettled = {"starting"} if self._changed_at else {"starting", "retrying"}
         is_overdue = 0 < self._changed_at < time.monotonic() - SETTLE_TIMEOUT
         if is_overdue or unsettled.isdisjoint(entry.state for entry in self._listed):
@@ -2145,6 +2152,11 @@ class Runner:
                 self.show()
                 notify("READY=1")
                 tidy_memory()
+
+    def _notify_status(self) -> None:
+        if "NOTIFY_SOCKET" in os.environ:
+            status = summarize(self._listed)[:1000]  # it takes 4,096 bytes, a character up to four
+            notify(f"STATUS={status}")
 
     def show(self) -> None:
         log.info(summarize(self._listed))
@@ -2187,7 +2199,7 @@ class Runner:
             entry.task.result()  # raises our own bugs
             if entry.wanted and entry.failure.kind is Kind.FINAL:
                 code = EXIT_NEEDS_PERSON
-        notify(f"STATUS={summarize(self._listed)[:1000]}")
+        self._notify_status()
         if code:
             log.error("No bot is left, so the program ends. After the change, start it again.")
         signals.start_deadline(code)
