@@ -411,24 +411,26 @@ async def test_what_main_cannot_reach_is_tried_again(
     program.assert_clean()
 
 
+WORKER = """
+import asyncio, discord
+
+client = discord.Client(intents=discord.Intents.default())
+
+async def work():
+    await client.wait_until_ready()
+    raise %s
+
+async def main():
+    await asyncio.gather(client.start("TOKEN"), work())
+
+asyncio.run(main())
+"""
+
+
 async def test_main_that_fails_while_the_bot_runs_ends_it_and_starts_it_again(
     program: Program, discord: LocalDiscord
 ) -> None:
-    code = """
-        import asyncio, discord
-
-        client = discord.Client(intents=discord.Intents.default())
-
-        async def work():
-            await client.wait_until_ready()
-            raise RuntimeError("my work has failed")
-
-        async def main():
-            await asyncio.gather(client.start("TOKEN"), work())
-
-        asyncio.run(main())
-        """
-    write(program, "worker.py", code)
+    write(program, "worker.py", WORKER % 'RuntimeError("my work has failed")')
     bot, fine = bring(program, discord, "worker.py", "music.py")
     await program.start()
     await program.logged("my work has failed")
@@ -441,21 +443,7 @@ async def test_main_that_fails_while_the_bot_runs_ends_it_and_starts_it_again(
 async def test_an_error_of_main_is_not_told_as_one_of_discord(
     program: Program, discord: LocalDiscord
 ) -> None:
-    code = """
-        import asyncio, discord
-
-        client = discord.Client(intents=discord.Intents.default())
-
-        async def work():
-            await client.wait_until_ready()
-            raise ConnectionRefusedError("the database is away")
-
-        async def main():
-            await asyncio.gather(client.start("TOKEN"), work())
-
-        asyncio.run(main())
-        """
-    write(program, "worker.py", code)
+    write(program, "worker.py", WORKER % 'ConnectionRefusedError("the database is away")')
     (bot,) = bring(program, discord, "worker.py")
     await program.start()
     await program.logged("the database is away")
