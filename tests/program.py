@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from . import forks
 from .local_discord import Account, LocalDiscord, signals
 
 SCRIPT = Path(__file__).parent.parent / "run_bots.py"
@@ -102,7 +103,7 @@ class Program:
         self.encoding = "utf-8"  # of its output
         self.stderr = ""
         self.stdout = ""
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | forks.Forked | None = None
         self._readers: list[asyncio.Task[None]] = []
 
     def write_env(self, *accounts: Account, extra: str = "") -> None:
@@ -153,18 +154,26 @@ class Program:
     async def start(self, *arguments: str, **interpreter: Any) -> Program:
         """Start it. `interpreter` is what `command` takes besides."""
         command = self.command(*arguments, **interpreter)
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=signals.STDIN,
-            stdout=pipe,
-            stderr=pipe,
-        )
+        if self._can_be_forked(interpreter):
+            self.process = await forks.fork(command[3:], self.folder, self.environment)
+        else:
+            self.process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=signals.STDIN,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
         reading = (self._read("stdout"), self._read("stderr"))
         self._readers = [asyncio.create_task(coroutine) for coroutine in reading]
         return self
+
+    def _can_be_forked(self, interpreter: dict[str, Any]) -> bool:
+        """Whether nothing of this run is decided before a fork begins."""
+        if not forks.IS_HERE or interpreter or self.redirect_options or self.discord is None:
+            return False
+        return forks.early(self.environment) == forks.early(clean_environment())
 
     async def _read(self, name: str) -> None:
         stream = getattr(self.process, name)
