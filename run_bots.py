@@ -158,14 +158,38 @@ OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later one
 log = logging.Logger("run_bots")
 log.parent = logging.getLogger()
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
-# The token of the bot whose code is running; by the token, the bot's name and the tasks that its
-# code has started.
-running_token = ContextVar("running_token", default="")
-names: dict[str, str] = {}
-odd_tokens: set[str] = set()  # those that do not look like one
-outputs: list["Output"] = []
+
+
+# --- Whose code is running ----------------------------------------------------------------------
+# A context says it, and passes it on to each task, callback and thread that the code begins.
+
+
+class Owner:
+    """A bot, however many clients it has had, or the program itself: what its code has begun."""
+
+    name = ""  # it stands in front of what is logged
+
+    def __init__(self) -> None:
+        self.tasks: set[Task] = set()
+        self.executor: Any = ThreadPoolExecutor()
+        self.modules: dict[str, Path] = {}  # that no other bot may have of the same name
+        self.main_module: Any = None  # of its script
+        owners.append(self)
+
+
+owners: list[Owner] = []
+PROGRAM = Owner()
+code_owner = ContextVar("code_owner", default=PROGRAM)
+# The client's life in which the code was begun. A reference that keeps nothing alive: timers of
+# the shared pool have a bot's context for long.
+code_life: ContextVar["weakref.ref[Life] | None"] = ContextVar("code_life", default=None)
 main_thread = threading.get_ident()
-tasks: dict[str, set["Task"]] = defaultdict(set)
+
+
+def life_of_code() -> "Life | None":
+    """The life of the client whose code is running; None also where it is long over."""
+    reference = code_life.get()
+    return reference() if reference else None
 
 
 # --- The files that are followed ----------------------------------------------------------------
@@ -269,9 +293,7 @@ class BotSettings:
 
     def code_files(self) -> list[Path]:
         """Where the bot's code is, or has to be."""
-        if self.script:
-            return [self.script, *imported_modules(self.token).values()]
-        paths = []
+        paths = [self.script] if self.script else []
         for name in self.extensions:
             base = name.replace(".", "/")
             paths += [find(f"{base}.py"), *find(base).glob("*.py")]
@@ -613,12 +635,11 @@ STARTED_NONE = (
 # and a list of what it has handed over.
 failed: list[BaseException] = []
 handed_over: Any = None
-scripts: dict[str, Any] = {}  # the module __main__ of each, by its bot's token
 
 
 def __getattr__(name: str) -> Any:
     """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
-    return getattr(scripts.get(running_token.get()), name)
+    return getattr(code_owner.get().main_module, name)
 
 
 async def run_code(life: "Life") -> None:
@@ -663,7 +684,7 @@ def read_script(script: Path) -> Any:
     if not work:
         raise failed[0]
     begun: Any = work[0]
-    scripts[running_token.get()] = begun.modules["__main__"]
+    code_owner.get().main_module = begun.modules["__main__"]
     while begun.modules:  # what HandedOver has kept from being imported is among them
         sys.modules.setdefault(*begun.modules.popitem())
     return begun
@@ -718,46 +739,40 @@ def python_files(path: Path) -> list[Path]:
     return [*path.glob("*.py"), *path.glob("*/*.py")]
 
 
-# Which bot has which modules of its own, by its token and a module's name: one process has one
-# module of a name.
-claims: dict[str, dict[str, Path]] = {}
-
-
 def claim_modules(own: dict[str, Path]) -> None:
     """Take these for the running bot. Raises `ScriptError`."""
-    claimed = ChainMap(*claims.values())
+    claimed = ChainMap(*[owner.modules for owner in owners])
     for name, path in own.items():
         other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
         if other.name and path not in (other, *other.parents):
             ways = "Give one another name, or run this bot in a process of its own, with --only"
             raise ScriptError(f"{path} and {other} are modules of one name. {ways}")
-    claims[running_token.get()] = own
+    code_owner.get().modules = own
 
 
-def imported_modules(token: str) -> dict[str, Path]:
+def imported_modules(owner: Owner) -> dict[str, Path]:
     """The modules of a bot that are imported, by name, and their files."""
-    own = claims.get(token, {})
     found = {}
     for name, module in list(sys.modules.items()):
-        if top_of(name) in own:
+        if top_of(name) in owner.modules:
             found[name] = Path(file_of(module))
     return found
 
 
 def release_modules() -> None:
     """The running bot has ended: what no other one has is imported anew."""
-    token = running_token.get()
-    imported = imported_modules(token)
-    claims.pop(token, {})
-    others = ChainMap(*claims.values())
+    owner = code_owner.get()
+    imported = imported_modules(owner)
+    owner.modules = {}
+    others = ChainMap(*[other.modules for other in owners])
     for name in imported:
         if top_of(name) not in others:
             del sys.modules[name]
 
 
-def forget_modules(token: str) -> None:
+def forget_modules(owner: Owner) -> None:
     """See that a bot's modules are read anew, also where another bot has them."""
-    for name in imported_modules(token).keys() - loaded_extensions():
+    for name in imported_modules(owner).keys() - loaded_extensions():
         del sys.modules[name]
 
 
@@ -1398,7 +1413,7 @@ class Gateway:
             await asyncio.get_running_loop().create_future()  # until the client's end cancels it
         self.launched += 1
         self.sockets.append(ws)
-        asyncio.create_task(ws.watch())  # noqa: RUF006  # `tasks` keeps it alive
+        asyncio.create_task(ws.watch())  # noqa: RUF006  # its owner keeps it alive
         return ws
 
     def _is_launching(self) -> bool:
@@ -1420,7 +1435,7 @@ class Gateway:
             # A client's only one has ended if another is asked for, also if nobody has closed it.
             if self.shards == 1 or ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
-                asyncio.create_task(ws.close())  # noqa: RUF006  # `tasks` keeps it alive
+                asyncio.create_task(ws.close())  # noqa: RUF006  # its owner keeps it alive
                 if not self.entry.is_leaving:
                     self._count_one(ws)
 
@@ -1540,6 +1555,7 @@ class Life:
         self.client: Any = None  # until its code has made one
         self.leaving = asyncio.Event()  # it is to end
         self.error: BaseException | None = None  # why it ends
+        self.is_replaced = False  # the entry has ended it, or is to start anew
         self.is_up = False  # its code is loaded
         self._is_over = False  # its code begins nothing any more, but for its main
         self._held = asyncio.Event()  # its code has made the client
@@ -1556,7 +1572,7 @@ class Life:
 
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
-        running_life.set(weakref.ref(self))
+        code_life.set(weakref.ref(self))
         self._attempt = self._begin(self._live())
         await self.leaving.wait()
         if self._attempt.cancelled():
@@ -1575,6 +1591,11 @@ class Life:
         failure = kind_of_error(f"The code around the bot has failed: {error!r}")
         failure.__cause__ = error
         return failure
+
+    def be_replaced(self) -> None:
+        """End, whatever its client or its code say."""
+        self.is_replaced = True
+        self.leaving.set()
 
     def may_begin(self) -> bool:
         """Whether the code that is running may begin a task."""
@@ -1646,7 +1667,7 @@ class Life:
 
     async def stay(self) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
-        files.follow(self.settings.code_files())
+        files.follow(self.entry.code_files())
         self.entry.reached()
         self.entry.pace.has_session = False
         starts = await self._wait_for_starts()
@@ -1685,7 +1706,7 @@ class Life:
     async def _end(self) -> None:
         """Its own clean-up while all of it lives, then Discord, its tasks, the client, its main."""
         began = time.monotonic()
-        code = set(self.settings.code_files())  # the clean-up unloads some of it
+        code = self.entry.code_files()  # the clean-up unloads some of it
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
@@ -1697,12 +1718,12 @@ class Life:
             task.cancel()
         await wait_for_end(own, began + TASKS_UNTIL)
         self._is_over = True
-        running_life.set(None)  # what comes now is not begun by its code
+        code_life.set(None)  # what comes now is not begun by its code
         self._attempt.cancel()  # connect() now and then goes on until the client is closed
         await wait_for_end({self._attempt, asyncio.create_task(self._close())}, began + CLOSE_UNTIL)
         self._left.set()
         if self._main:
-            if self.entry.wanted is not self.settings:
+            if self.is_replaced:
                 self._main.cancel()  # as Ctrl-C does to `asyncio.run`
             await wait_for_end({self._main, *self._waiting}, began + MAIN_UNTIL)
             error = error_of(self._main)
@@ -1717,7 +1738,7 @@ class Life:
         Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
         """
         own = set()
-        for task in tasks[self.settings.token] - {self._attempt, self._main, *self._waiting}:
+        for task in self.entry.tasks - {self._attempt, self._main, *self._waiting}:
             file = file_of_task(task)
             if file.startswith(LIBRARIES) or Path(file) in code:
                 own.add(task)
@@ -1734,8 +1755,8 @@ class Life:
 
     async def reload(self, code: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
-        running_life.set(weakref.ref(self))
-        running_token.set(self.settings.token)
+        code_life.set(weakref.ref(self))
+        code_owner.set(self.entry)
         outcome = ""
         async with self._one_reload:
             for name in saved_extensions(self.client, code):
@@ -1779,10 +1800,11 @@ START_AGAIN = (
 )
 
 
-class Entry:
+class Entry(Owner):
     """One bot: what it runs with, its state, and its client's life."""
 
     def __init__(self, settings: BotSettings, shared: Shared) -> None:
+        super().__init__()
         self.settings = settings
         self.wanted: BotSettings | None = None  # what it is to run with; None: it is to end
         self.state = "starting"  # or ready, retrying, stopped
@@ -1797,6 +1819,17 @@ class Entry:
         self.is_running = False
         self.task: asyncio.Task[None]  # the last one in which it was running
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.settings.name
+
+    def code_files(self) -> set[Path]:
+        """The files that its settings name, and those that its script has imported."""
+        own = set(self.settings.code_files())
+        if self.settings.script:
+            own.update(imported_modules(self).values())
+        return own
+
     def want(self, wanted: BotSettings) -> str:
         """Run with these settings from now on. Returns what that changes, in a word."""
         before = self.wanted
@@ -1806,7 +1839,7 @@ class Entry:
         if not (is_same and is_alive):
             self.restart()
             return "restarted" if before else "added"
-        old_name = self.settings.name
+        old_name = self.name
         self.settings = wanted
         if wanted.name != old_name:
             return "renamed"
@@ -1814,10 +1847,9 @@ class Entry:
 
     def restart(self) -> None:
         """End its client, if it has one. The next one starts when that has left."""
-        self.wanted = copy.copy(self.wanted)  # which its client does not run with
         self.failure = Failure()
         self.set_state("starting")
-        self.life.leaving.set()
+        self.life.be_replaced()
         if not self.is_running:
             self.is_running = True
             self.task = asyncio.create_task(self._run())
@@ -1826,16 +1858,16 @@ class Entry:
         """End its client, if it has one, and begin no other."""
         self.wanted = None
         self.set_state("stopped")
-        self.life.leaving.set()
+        self.life.be_replaced()
 
     async def _run(self) -> None:
         try:
             while self.wanted:
                 self.settings = self.wanted
-                running_token.set(self.settings.token)
+                code_owner.set(self)
                 self.life = Life(self)
                 error = await self.life.run()
-                if self.wanted is self.settings and self._has_ended(error):
+                if not self.life.is_replaced and self._has_ended(error):
                     return
             log.info("stopped: as asked")
         except Exception:
@@ -1906,12 +1938,11 @@ class Entry:
 
     def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
         """For which of these saved files it has to start again, as it cannot load them anew."""
-        is_leaving = self.is_leaving
-        if is_leaving and self.wanted is not self.settings:  # what follows reads all of it
+        if self.life.is_replaced:  # what follows reads all of it
             return set()
-        own = code.intersection(self.settings.code_files())
+        own = code & self.code_files()
         script = self.settings.script
-        if self.life.is_up and not is_leaving:
+        if self.life.is_up and not self.is_leaving:
             loadable = saved_extensions(self.life.client, code).values()
             return own.difference(*loadable) if script else set()
         if script:  # it may have failed before it has imported what is beside it
@@ -1925,7 +1956,7 @@ class Entry:
         """
         if not own:
             return await self.life.reload(code)
-        running_token.set(self.settings.token)
+        code_owner.set(self)
         try:
             for path in own:
                 check_script(path)
@@ -1934,7 +1965,7 @@ class Entry:
             log.error("%s The bot stays as it is.", failure.text)
             return "did not load in"
         if own != {self.settings.script}:
-            forget_modules(self.settings.token)
+            forget_modules(self)
         self.restart()
         return "restarted"
 
@@ -1961,7 +1992,7 @@ class Entry:
                 latency = round(client.latency * 1000)
         yesterday = time.time() - 86_400
         return {
-            "name": self.settings.name,
+            "name": self.name,
             "state": self.state,
             "since": self.since,
             "latency_ms": latency,
@@ -2071,14 +2102,14 @@ class Runner:
             await asyncio.sleep(1)
             changed = files.changed() if watch else {}
             if changed and changed == last:  # they are not being written any more
-                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # `tasks` keeps it alive
+                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # its owner keeps it alive
             last = changed
 
     def reload(self) -> None:
         """At SIGHUP: follow what is saved, and the env file in any case."""
         files[self.env_file] = "not read yet"
         following = self._follow(files.changed())
-        asyncio.create_task(following)  # noqa: RUF006  # `tasks` keeps it alive
+        asyncio.create_task(following)  # noqa: RUF006  # its owner keeps it alive
 
     async def _follow(self, saved: dict[Path, object]) -> None:
         """Make the bots what these saved files say. Then say in one line what has changed."""
@@ -2096,7 +2127,7 @@ class Runner:
         for entry in self._listed:
             own = entry.needs_start_for(code, scripts)
             task = asyncio.create_task(entry.renew(own, code))
-            renewals[task] = entry.settings.name
+            renewals[task] = entry.name
         await asyncio.wait(renewals, timeout=SETUP_TIMEOUT)
         for task, name in renewals.items():
             change = task.result() if task.done() else "still loading in"
@@ -2132,7 +2163,7 @@ class Runner:
         for entry in before:
             if entry not in self._listed:
                 entry.end()
-                changes["removed"].append(entry.settings.name)
+                changes["removed"].append(entry.name)
 
     def _tell(self) -> None:
         """Say how the bots are: to systemd each time, in the log once all have settled.
@@ -2230,31 +2261,18 @@ def restore_what_is_shared() -> None:
         restore()
 
 
-# A reference that keeps nothing alive: timers of the shared pool have a bot's context for long.
-running_life: ContextVar["weakref.ref[Life] | None"] = ContextVar("running_life", default=None)
-
-
-def life_of_code() -> Life | None:
-    """That of the client whose code is running; None also where it is long over."""
-    reference = running_life.get()
-    return reference() if reference else None
-
-
 class Task(asyncio.Task[Any]):
     """A task that is known to be some bot's, and that ends with the client that has begun it."""
 
     def __init__(self, coroutine: Any, **options: Any) -> None:
         super().__init__(coroutine, **options)
         self.context = contextvars.copy_context()
-        siblings = tasks[running_token.get()]
+        siblings = code_owner.get().tasks
         siblings.add(self)
         self.add_done_callback(siblings.discard)
         life = life_of_code()
-        if running_life.get() and not (life and life.may_begin()):
+        if code_life.get() and not (life and life.may_begin()):
             self.cancel()
-
-
-executors: dict[str, Any] = defaultdict(ThreadPoolExecutor)  # by the bot's token
 
 
 class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop):  # type: ignore[misc]
@@ -2264,7 +2282,7 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         return Task(coroutine, loop=self, **options)
 
     def stop(self) -> None:
-        if running_token.get():
+        if code_owner.get().name:
             place = place_in(traceback.extract_stack())
             log.warning("The event loop is for all bots. It is not stopped%s.", place)
         else:
@@ -2279,13 +2297,13 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         # Another executor is the bot's own, and has its context; or it is of processes.
         if executor is None:
             # Names are looked up for all bots, and one bot may keep all of its threads busy.
-            token = "" if function is socket.getaddrinfo else running_token.get()
-            executor = executors[token]
+            owner = PROGRAM if function is socket.getaddrinfo else code_owner.get()
+            executor = owner.executor
             function = functools.partial(contextvars.copy_context().run, function)
         return super().run_in_executor(executor, function, *arguments)
 
     def set_default_executor(self, executor: Any) -> None:
-        executors[running_token.get()] = executor
+        code_owner.get().executor = executor
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""
@@ -2309,9 +2327,10 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 def close_bot_of(error: BaseException) -> None:
     """End the bot whose code has raised what would end the event loop, and no other one."""
     context = contextvars.copy_context()
-    for task in set().union(*tasks.values()):
-        if error_of(task) is error:  # of a callback there is none
-            context = task.context
+    for owner in owners:
+        for task in owner.tasks:
+            if error_of(task) is error:  # of a callback there is none
+                context = task.context
     life = context.run(life_of_code)
     if life:
         life.leaving.set()
@@ -2341,11 +2360,11 @@ handle_record = logging.Handler.handle
 
 def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
-    token = running_token.get()
+    owner = code_owner.get()
     own = set()
     for task in find_all_tasks(loop):  # of another loop, perhaps: that of a thread
-        is_own = task in tasks[token] and is_users(file_of_task(task))
-        if is_own or not token or not isinstance(task, Task):
+        is_own = task in owner.tasks and is_users(file_of_task(task))
+        if is_own or not owner.name or not isinstance(task, Task):
             own.add(task)
     return own
 
@@ -2406,6 +2425,7 @@ class Visit(Life):
 
     def __init__(self, bot: BotSettings, shared: Shared, ask: Ask) -> None:
         super().__init__(Entry(bot, shared))
+        self.is_replaced = True  # nothing follows
         self.answer = ""
         self._ask = ask
 
@@ -2443,8 +2463,8 @@ async def look(bots: list[BotSettings], *, sync: bool) -> int:
     told: set[str] = set()  # what is the same for many bots is told once
 
     async def visit(bot: BotSettings) -> bool:
-        running_token.set(bot.token)
         life = Visit(bot, shared, ask)
+        code_owner.set(life.entry)
         async with places:
             asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.leaving.set)
             error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
@@ -2518,7 +2538,7 @@ def summarize(entries: list[Entry]) -> str:
             state = f"{entry.state} since {since}"
             if reason:
                 state += f": {reason}"
-            others.append(f"{entry.settings.name} ({state})")
+            others.append(f"{entry.name} ({state})")
     ready = f"{len(entries) - len(others)} of {len(entries)} bots are ready"
     return f"{ready}. Not ready: {', '.join(others)}" if others else ready
 
@@ -2986,6 +3006,10 @@ def tidy_memory() -> None:
 # Every line has its bot's name, no line has a token, and none holds the bots up.
 
 
+names: dict[str, str] = {}  # what the log calls each bot, by its token
+odd_tokens: set[str] = set()  # those that do not look like one
+
+
 def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
     text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
@@ -3029,6 +3053,9 @@ class Output(io.BufferedIOBase):
                     else:
                         data = data[written:]
             self.waiting.task_done()
+
+
+outputs: list[Output] = []
 
 
 def protect_output() -> None:
@@ -3097,7 +3124,7 @@ class Log(logging.StreamHandler[Any]):
         warnings.formatwarning = format_warning
 
     def format(self, record: logging.LogRecord) -> str:
-        name = names.get(running_token.get())
+        name = code_owner.get().name
         if name:
             record = copy.copy(record)  # other handlers get it as it is
             record.msg = f"[{name}] {record.getMessage()}"

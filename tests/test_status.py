@@ -48,7 +48,7 @@ def free_port() -> int:
 def entry(name: str, state: str = "ready", failure: str = "") -> Any:
     """What the program knows of a bot."""
     return SimpleNamespace(
-        settings=SimpleNamespace(name=name),
+        name=name,
         state=state,
         since=time.time() - 3700,
         failure=SimpleNamespace(text=failure),
