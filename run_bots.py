@@ -584,118 +584,12 @@ def how_to_begin(path: Path) -> Iterable[str]:
     yield f"The token is at {PORTAL}: choose your application, then Bot, then Reset Token."
 
 
-# --- What a bot does ---------------------------------------------------------------------------
-# It makes clients, of extensions or of a script as it is. How they are kept running is no business
-# of theirs: nothing here waits for another attempt, or knows the gateway.
+# --- The modules of each bot -------------------------------------------------------------------
+# One process has one module of a name: no bot gets that of another one, or loses its own to it.
 
 
-class Bot(commands.AutoShardedBot):
-    """What a bot is where nobody brings a client: it does what its extensions say, or says pong."""
-
-    def __init__(self, settings: BotSettings) -> None:
-        # Without the message content intent, a bot hears commands that begin with its mention.
-        prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
-        options: Any = {}
-        if not settings.extensions:  # a help command and a cache of messages only take memory
-            options = {"help_command": None, "max_messages": None}
-        super().__init__(prefix, intents=settings.intents, **options)
-        self.extension_names = settings.extensions
-
-    async def setup_hook(self) -> None:
-        for name in self.extension_names:
-            await self.load_extension(name)
-
-    async def on_message(self, message: discord.Message) -> None:
-        if self.extension_names:
-            await self.process_commands(message)
-        elif message.content.startswith("ping") and not message.author.bot:
-            await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
-
-    async def on_command_error(
-        self, context: commands.Context[Any], exception: commands.CommandError
-    ) -> None:
-        if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
-            await super().on_command_error(context, exception)
-
-
-class ScriptError(Exception):
-    """A script cannot be run here. The text says why."""
-
-
-class HandedOver(BaseException):
-    """A script has come to `asyncio.run`. What follows there would come after the bot's end."""
-
-
-STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
-STARTED_NONE = (
-    "Its asyncio.run(...) ends, and has started no bot. Write one asyncio.run(main()), and"
-    " await bot.start(...) at the end of main"
-)
-# Of the script that is being read, if one is: what it has raised, the first of which is the cause;
-# and a list of what it has handed over.
-failed: list[BaseException] = []
-handed_over: Any = None
-
-
-def __getattr__(name: str) -> Any:
-    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
-    return getattr(code_owner.get().main_module, name)
-
-
-async def run_code(life: "Life") -> None:
-    """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
-    bot = life.settings
-    if bot.script is None:
-        claim_modules(modules_of(bot.extensions))
-        await Bot(bot).start(bot.token)
-        return
-    try:
-        await read_script(bot.script)
-    except (SystemExit, KeyboardInterrupt) as error:
-        text = f"It calls exit({error}){place_of(error)}"
-        raise ScriptError(text) from None  # the cause would be diagnosed in its place
-    if life.client is None:
-        raise ScriptError(STARTED_NONE)
-
-
-def read_script(script: Path) -> Any:
-    """Run a script as `python music.py` would, up to `asyncio.run`, which `bot.run` calls too.
-
-    Returns what it runs there.
-    """
-    global handed_over
-    check_script(script)
-    own = modules_beside(script)
-    claim_modules(own)
-    for path in own.values():  # the script may fail before it has imported what is to be saved
-        files.follow(python_files(path))
-    sys.path[:] = dict.fromkeys([str(script.parent), *sys.path])
-    del sys.argv[1:]  # runpy puts the script before it
-    work = handed_over = []
-    failed.clear()
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-        failed.append(ScriptError(STARTS_NONE))
-    except BaseException as error:
-        failed.append(error)
-    finally:
-        handed_over = None
-        restore_folder()
-    if not work:
-        raise failed[0]
-    begun: Any = work[0]
-    code_owner.get().main_module = begun.modules["__main__"]
-    while begun.modules:  # what HandedOver has kept from being imported is among them
-        sys.modules.setdefault(*begun.modules.popitem())
-    return begun
-
-
-def check_script(script: Path) -> None:
-    """See that it can be run. Raises `ScriptError`, or what Python says of it."""
-    if not script.is_file():
-        example = "such as bots/music.py, not bots or bots.music"
-        raise ScriptError(f"There is no file {shown(script)}. Name the script itself, {example}")
-    compile(script.read_bytes(), str(script), "exec")
+class CodeError(Exception):
+    """A bot's code cannot be run here. The text says why."""
 
 
 def top_of(name: str) -> str:
@@ -740,13 +634,13 @@ def python_files(path: Path) -> list[Path]:
 
 
 def claim_modules(own: dict[str, Path]) -> None:
-    """Take these for the running bot. Raises `ScriptError`."""
+    """Take these for the running bot. Raises `CodeError`."""
     claimed = ChainMap(*[owner.modules for owner in owners])
     for name, path in own.items():
         other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
         if other.name and path not in (other, *other.parents):
             ways = "Give one another name, or run this bot in a process of its own, with --only"
-            raise ScriptError(f"{path} and {other} are modules of one name. {ways}")
+            raise CodeError(f"{path} and {other} are modules of one name. {ways}")
     code_owner.get().modules = own
 
 
@@ -827,35 +721,74 @@ def keep_modules(change: Any) -> Any:
     return change_and_keep
 
 
-def hand_over(run: Any) -> Any:
-    """In the place of `asyncio.run`: a script gives us what it would run."""
+# --- What a bot does ---------------------------------------------------------------------------
+# It makes clients, of extensions or of a script as it is. How they are kept running is no business
+# of theirs: nothing here waits for another attempt, or knows the gateway.
 
-    @functools.wraps(run)
-    def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
-        if handed_over is None or threading.get_ident() != main_thread:
-            return run(*arguments, **options)
-        work = arguments[-1]
-        if run.__name__ == "run" and not handed_over:
-            return begin(work)
-        if asyncio.iscoroutine(work):
-            work.close()
-        if handed_over:  # a clean-up of its own, in spite of HandedOver
-            if getattr(work, "__qualname__", "").startswith("Client.run."):
-                place = place_in(traceback.extract_stack())
-                log.error("It runs its bot again%s. Write except Exception, not except.", place)
-            raise HandedOver
-        raise ScriptError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
 
-    return run_or_hand_over
+class Bot(commands.AutoShardedBot):
+    """What a bot is where nobody brings a client: it does what its extensions say, or says pong."""
+
+    def __init__(self, settings: BotSettings) -> None:
+        # Without the message content intent, a bot hears commands that begin with its mention.
+        prefix = settings.prefix if settings.intents.message_content else commands.when_mentioned
+        options: Any = {}
+        if not settings.extensions:  # a help command and a cache of messages only take memory
+            options = {"help_command": None, "max_messages": None}
+        super().__init__(prefix, intents=settings.intents, **options)
+        self.extension_names = settings.extensions
+
+    async def setup_hook(self) -> None:
+        for name in self.extension_names:
+            await self.load_extension(name)
+
+    async def on_message(self, message: discord.Message) -> None:
+        if self.extension_names:
+            await self.process_commands(message)
+        elif message.content.startswith("ping") and not message.author.bot:
+            await message.channel.send("pong", allowed_mentions=discord.AllowedMentions.none())
+
+    async def on_command_error(
+        self, context: commands.Context[Any], exception: commands.CommandError
+    ) -> None:
+        if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
+            await super().on_command_error(context, exception)
+
+
+STARTS_NONE = "It starts no bot. At its end there has to be bot.run(...), or asyncio.run(main())"
+STARTED_NONE = (
+    "Its asyncio.run(...) ends, and has started no bot. Write one asyncio.run(main()), and"
+    " await bot.start(...) at the end of main"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
+    return getattr(code_owner.get().main_module, name)
+
+
+async def run_code(life: "Life") -> None:
+    """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
+    bot = life.settings
+    if bot.script is None:
+        claim_modules(modules_of(bot.extensions))
+        await Bot(bot).start(bot.token)
+        return
+    try:
+        await begin_script(bot.script)
+    except (SystemExit, KeyboardInterrupt) as error:
+        text = f"It calls exit({error}){place_of(error)}"
+        raise CodeError(text) from None  # the cause would be diagnosed in its place
+    if life.client is None:
+        raise CodeError(STARTED_NONE)
 
 
 class Begun:
-    """A coroutine that has been begun. Who awaits it goes on from there."""
+    """A coroutine that was run up to its first wait. Awaiting this object runs the rest."""
 
     def __init__(self, work: Any, waits_for: object) -> None:
         self._work = work
         self._waits_for = [waits_for]
-        self.modules = dict(sys.modules)
         self.throw = work.throw
         self.close = work.close
 
@@ -866,21 +799,102 @@ class Begun:
         return self._waits_for.pop() if self._waits_for else self._work.send(None)
 
 
-def begin(work: Any) -> Any:
-    """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
-    global handed_over
-    reader = handed_over
-    handed_over = None  # what it runs itself is refused by Python
+class Script:
+    """A script that is being read. It is a file for Python that ends in `bot.run(...)`.
+
+    1. `begin_script` runs the file, in which `asyncio.run` is ours: see `hand_over`.
+    2. There `begin` runs what it gets, which is often `Client.run`, up to its first wait.
+    3. That wait is in `client.start(...)`, which is ours too: see `start_or_hold`. It gives the
+       client to the life, and ends when that has closed it.
+    4. `HandedOver` leaves the file. `run_code` awaits what was begun, as a task of the bot.
+    """
+
+    def __init__(self) -> None:
+        self.begun: Begun | None = None
+        self.modules: dict[str, Any] = {}  # as they were then
+        self.errors: list[BaseException] = []  # that it has raised; the first one is the cause
+
+
+being_read: Script | None = None
+
+
+class HandedOver(BaseException):
+    """A script has come to `asyncio.run`. What follows there would come after the bot's end."""
+
+
+def begin_script(path: Path) -> Begun:
+    """Run a script as `python music.py` would, up to `asyncio.run`. Returns what it runs there."""
+    global being_read
+    check_script(path)
+    own = modules_beside(path)
+    claim_modules(own)
+    for module in own.values():  # it may fail before it has imported what is to be saved
+        files.follow(python_files(module))
+    sys.path[:] = dict.fromkeys([str(path.parent), *sys.path])
+    del sys.argv[1:]  # runpy puts the script before it
+    script = being_read = Script()
     try:
-        begun = Begun(work, work.send(None))
+        runpy.run_path(str(path), run_name="__main__")
+        script.errors.append(CodeError(STARTS_NONE))
+    except BaseException as error:
+        script.errors.append(error)
+    finally:
+        being_read = None
+        restore_folder()
+    if script.begun is None:
+        raise script.errors[0]
+    code_owner.get().main_module = script.modules["__main__"]
+    # Python takes out what was being imported as HandedOver came through it.
+    for name, module in script.modules.items():
+        sys.modules.setdefault(name, module)
+    return script.begun
+
+
+def check_script(script: Path) -> None:
+    """See that it can be run. Raises `CodeError`, or what Python says of it."""
+    if not script.is_file():
+        example = "such as bots/music.py, not bots or bots.music"
+        raise CodeError(f"There is no file {shown(script)}. Name the script itself, {example}")
+    compile(script.read_bytes(), str(script), "exec")
+
+
+def hand_over(run: Any) -> Any:
+    """In the place of `asyncio.run`: a script gives us what it would run."""
+
+    @functools.wraps(run)
+    def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
+        script = being_read
+        if script is None or threading.get_ident() != main_thread:
+            return run(*arguments, **options)
+        work = arguments[-1]
+        if run.__name__ == "run" and not script.begun:
+            return begin(work, script)
+        if asyncio.iscoroutine(work):
+            work.close()
+        if script.begun:  # a clean-up of its own, in spite of HandedOver
+            if getattr(work, "__qualname__", "").startswith("Client.run."):
+                place = place_in(traceback.extract_stack())
+                log.error("It runs its bot again%s. Write except Exception, not except.", place)
+            raise HandedOver
+        raise CodeError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
+
+    return run_or_hand_over
+
+
+def begin(work: Any, script: Script) -> Any:
+    """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
+    global being_read
+    being_read = None  # what it runs itself is refused by Python
+    try:
+        script.begun = Begun(work, work.send(None))
+        script.modules = dict(sys.modules)
     except StopIteration as end:
         return end.value
     except Exception as error:  # the script may go on in spite of it, or only print it
-        failed.append(error)
+        script.errors.append(error)
         raise
     finally:
-        handed_over = reader
-    reader.append(begun)
+        being_read = script
     raise HandedOver
 
 
@@ -888,7 +902,7 @@ async def start_or_hold(client: discord.Client, token: str, **options: Any) -> N
     """In the place of `Client.start`: the entry logs in, with its own token."""
     life = life_of_code()
     if life is None or threading.get_ident() != main_thread:
-        raise ScriptError("It starts a bot in a thread. Start it in the script itself")
+        raise CodeError("It starts a bot in a thread. Start it in the script itself")
     await life.hold(client)
 
 
@@ -896,7 +910,7 @@ async def log_in_or_refuse(client: discord.Client, token: str) -> None:
     """In the place of `Client.login`: a script that logs in and connects by hand keeps no limit."""
     life = life_of_code()
     if life and not life.client:
-        raise ScriptError("It uses login(). Write await client.start(token) in its place")
+        raise CodeError("It uses login(). Write await client.start(token) in its place")
     await log_in_client(client, token)
 
 
@@ -1027,7 +1041,7 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. With its helpers, the one place that says what is final."""
-    if client is None or isinstance(error, (SetupFailed, ScriptError)):
+    if client is None or isinstance(error, (SetupFailed, CodeError)):
         return diagnose_setup(error.__cause__ or error, bot)
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
         error = error.__cause__ or error  # Discord's answer
@@ -1110,7 +1124,7 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
     cause = getattr(error, "original", error)  # of an extension
     problem = str(error).rstrip(".")
-    if not isinstance(error, (SetupFailed, ScriptError, commands.ExtensionError)):
+    if not isinstance(error, (SetupFailed, CodeError, commands.ExtensionError)):
         problem = f"{type(error).__name__}: {problem}"
     text = f"{bot.code_source}: {problem}{place_of(cause)}."
     for words, hint in HINTS.items():
@@ -1118,7 +1132,7 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
             hint = hint.format(number=bot.number, token=bot.sources["token"])
             kind = Kind.NETWORK if isinstance(cause, OSError) else Kind.FINAL
             return Failure(f"{text} {hint}", kind)
-    if isinstance(error, ScriptError):
+    if isinstance(error, CodeError):
         return Failure(text, Kind.FINAL)
     if isinstance(cause, WRONG_CODE):
         return Failure(text, Kind.FINAL, with_own_frames(cause))
@@ -1585,7 +1599,7 @@ class Life:
     def _error_of_main(self) -> BaseException | None:
         """What its own code has raised around its client, which says nothing of Discord."""
         error = error_of(self._main)
-        if error is None or isinstance(error, ScriptError):
+        if error is None or isinstance(error, CodeError):
             return error
         kind_of_error = RuntimeError if self.is_up else SetupFailed
         failure = kind_of_error(f"The code around the bot has failed: {error!r}")
@@ -1631,7 +1645,7 @@ class Life:
                 await client.__aenter__()  # as `async with client` does, which may be left out
             self._held.set()
         elif not self.leaving.is_set():
-            self.error = ScriptError("It starts two bots. Make a script of each")
+            self.error = CodeError("It starts two bots. Make a script of each")
             self.leaving.set()
         await self._wait_until_left()
         if self.error:
@@ -1728,7 +1742,7 @@ class Life:
             await wait_for_end({self._main, *self._waiting}, began + MAIN_UNTIL)
             error = error_of(self._main)
             is_told = error in (None, self.error, getattr(self.error, "__cause__", None))
-            if not is_told and not isinstance(error, ScriptError):  # as exit() at its end
+            if not is_told and not isinstance(error, CodeError):  # as exit() at its end
                 log.error("What follows the bot's end has failed.", exc_info=error)
             release_modules()
 
