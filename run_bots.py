@@ -943,11 +943,11 @@ def take_over() -> None:
 class Kind(enum.Enum):
     """What comes after a failure."""
 
-    FINAL = "nothing, until a person has changed something"
-    NETWORK = "another attempt soon: nothing was reached, and it cost nothing"
-    LOSS = "another attempt after longer and longer waits: it may cost an IDENTIFY"
-    TOLD = "another attempt when Discord says"
-    BLOCKED = "the same, for every bot: it is the IP address"
+    FINAL = enum.auto()  # nothing, until a person has changed something
+    SOON = enum.auto()  # an attempt that costs nothing at Discord, as where the network is away
+    LATER = enum.auto()  # an attempt after longer and longer waits: it may cost an IDENTIFY
+    TOLD = enum.auto()  # an attempt when Discord says
+    TOLD_ALL = enum.auto()  # the same for every bot: Discord blocks the IP address
 
 
 @dataclasses.dataclass
@@ -955,7 +955,7 @@ class Failure:
     """Why an attempt failed, as a sentence for a person."""
 
     text: str = ""
-    kind: Kind = Kind.LOSS
+    kind: Kind = Kind.LATER
     cause: BaseException | None = None  # what the log shows a traceback of
     wait: float = 0  # seconds that Discord asks for
 
@@ -1046,7 +1046,7 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | No
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
         error = error.__cause__ or error  # Discord's answer
     code = close_code_of(error)
-    if client and code in FINAL_CLOSES:
+    if code in FINAL_CLOSES:
         return diagnose_close(code, bot, client)
     if isinstance(error, (discord.HTTPException, aiohttp.WSServerHandshakeError)):
         answer: Any = getattr(error, "response", error)
@@ -1057,15 +1057,15 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | No
     return diagnose_unanswered(error, client)
 
 
-def diagnose_unanswered(error: BaseException, client: discord.Client | None) -> Failure:
+def diagnose_unanswered(error: BaseException, client: discord.Client) -> Failure:
     """What an exception means with which Discord has not answered."""
     if getattr(error, "errno", 0) == errno.EMFILE:
         text = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
-        return Failure(text, Kind.NETWORK)
+        return Failure(text, Kind.SOON)
     for kind_of_error, sentence in UNANSWERED.items():
         if isinstance(error, kind_of_error):
-            return Failure(sentence.format(error), Kind.NETWORK)
-    if client and not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
+            return Failure(sentence.format(error), Kind.SOON)
+    if not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
         return diagnose_status(200, {})  # at the log-in discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
@@ -1107,7 +1107,7 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
     """What an HTTP status means that is no success, of whoever answers: Discord or another."""
     if status < 400:
         text = "The answer is not from Discord. Is there a log-in page or a proxy in the way?"
-        return Failure(text, Kind.NETWORK)
+        return Failure(text, Kind.SOON)
     # Discord's own rate limits are JSON and come through a proxy. Others are Cloudflare's.
     is_discords = "Via" in headers and headers.get("Content-Type") == "application/json"
     if status == 429 and not is_discords:
@@ -1115,8 +1115,8 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
         with suppress(KeyError, ValueError):
             seconds = max(1, float(headers["Retry-After"]))  # no tight loop, whatever it says
         text = f"Discord blocks this IP address (429). All bots wait {seconds:g} s."
-        return Failure(text, Kind.BLOCKED, wait=seconds)
-    kind = Kind.NETWORK if status >= 500 else Kind.LOSS
+        return Failure(text, Kind.TOLD_ALL, wait=seconds)
+    kind = Kind.SOON if status >= 500 else Kind.LATER
     return Failure(f"Discord answers with status {status}.", kind)
 
 
@@ -1130,14 +1130,14 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     for words, hint in HINTS.items():
         if re.search(words, problem):
             hint = hint.format(number=bot.number, token=bot.sources["token"])
-            kind = Kind.NETWORK if isinstance(cause, OSError) else Kind.FINAL
+            kind = Kind.SOON if isinstance(cause, OSError) else Kind.FINAL
             return Failure(f"{text} {hint}", kind)
     if isinstance(error, CodeError):
         return Failure(text, Kind.FINAL)
     if isinstance(cause, WRONG_CODE):
         return Failure(text, Kind.FINAL, with_own_frames(cause))
     is_refused = isinstance(cause, discord.HTTPException) and cause.status < 500
-    return Failure(text, Kind.LOSS if is_refused else Kind.NETWORK)
+    return Failure(text, Kind.LATER if is_refused else Kind.SOON)
 
 
 def is_users(file: str) -> bool:
@@ -1200,16 +1200,16 @@ class Pace:
         # Of each group of shards, as max_concurrency makes them:
         self._next_identify: dict[int, float] = defaultdict(float)
 
-    def not_reached(self, now: float) -> None:
+    def note_unreached(self, now: float) -> None:
         longest = min(NETWORK_DELAY, 2**self.unreached)
         self.unreached = min(self.unreached + 1, 10)
         self.network_until = now + random.uniform(longest / 2, longest)
 
-    def reached(self) -> None:
+    def note_reached(self) -> None:
         self.unreached = 0
         self.network_until = 0
 
-    def lost(self, now: float, part: float = 1) -> None:
+    def note_loss(self, now: float, part: float = 1) -> None:
         """A connection was lost that may cost an IDENTIFY, of this part of the bot's shards."""
         quiet = max(0, now - self.loss_until)
         losses = max(0, self._losses - quiet / FORGIVE_AFTER)
@@ -1217,10 +1217,10 @@ class Pace:
         self.loss_until = now + random.uniform(0, longest)
         self._losses = min(losses + part, 10)  # 2**10 is more than LOSS_DELAY
 
-    def told(self, now: float, seconds: float) -> None:
+    def note_told(self, now: float, seconds: float) -> None:
         self.told_until = max(self.told_until, now + seconds)
 
-    def identified(self, now: float, group: int = 0) -> float:
+    def take_identify(self, now: float, group: int = 0) -> float:
         """An IDENTIFY is about to be sent, by a shard of this group. Returns when it may be."""
         self._empty_at = max(now, self._empty_at) + IDENTIFY_EVERY
         allowed_at = max(now, self._next_identify[group])
@@ -1264,19 +1264,19 @@ class Shared:
     def __init__(self) -> None:
         self.pool = Pool(limit=0, keepalive_timeout=KEEP_ALIVE)
         self.paces: list[Pace] = []  # of all bots
-        self.back = asyncio.Event()  # the next return of the network
+        self.network_back = asyncio.Event()  # the next return of the network
 
     def block(self, now: float, seconds: float) -> None:
         """Have all bots wait: one by one after it, so that the first finds out for all."""
         for pace in self.paces:
-            pace.told(now, seconds + random.uniform(0, BLOCK_SPREAD))
+            pace.note_told(now, seconds + random.uniform(0, BLOCK_SPREAD))
 
-    def is_back(self) -> None:
+    def end_network_waits(self) -> None:
         """End the waits for the network of all bots."""
         for pace in self.paces:
             pace.network_until = 0
-        self.back.set()
-        self.back = asyncio.Event()
+        self.network_back.set()
+        self.network_back = asyncio.Event()
 
 
 # --- The way to the gateway --------------------------------------------------------------------
@@ -1413,18 +1413,17 @@ class Gateway:
         if options:  # a voice connection
             return await self._connect(url, **options)
         self._count_lost()
-        if self.launched and self._needs_new_session():
-            raise NewSession
+        if self.launched:
+            self._end_without_session()
         try:
             async with asyncio.timeout(None if self._is_launching() else HAND_BACK_AFTER):
                 ws = await self._connect_when_allowed(url)
         except TimeoutError:
-            if self._needs_new_session():
-                raise NewSession from None
+            self._end_without_session()
             raise connection_reset() from None  # discord.py itself would end the wait soon
-        if self.entry.is_leaving:
+        if self.entry.is_ending:
             await ws.close(code=1000)
-            await asyncio.get_running_loop().create_future()  # until the client's end cancels it
+            await until_cancelled()
         self.launched += 1
         self.sockets.append(ws)
         asyncio.create_task(ws.watch())  # noqa: RUF006  # its owner keeps it alive
@@ -1436,12 +1435,11 @@ class Gateway:
             return False
         return min(self.launched, len(self.client.shards)) < self.shards
 
-    def _needs_new_session(self) -> bool:
-        """Whether `connect()` is to be called again. With several shards, discord.py has to do."""
-        if self.shards > 1 or self.pace.has_session or self._is_launching():
-            return False
-        self.launched = 0  # also where discord.py takes no notice, as in the launch of a shard
-        return True
+    def _end_without_session(self) -> None:
+        """Raise `NewSession` where there is none. Of several shards discord.py makes new ones."""
+        if self.shards == 1 and not self.pace.has_session and not self._is_launching():
+            self.launched = 0  # also where discord.py takes no notice, as in the launch of a shard
+            raise NewSession from None
 
     def _count_lost(self) -> None:
         """Count the connections that have ended since the last one was asked for."""
@@ -1450,7 +1448,7 @@ class Gateway:
             if self.shards == 1 or ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
                 asyncio.create_task(ws.close())  # noqa: RUF006  # its owner keeps it alive
-                if not self.entry.is_leaving:
+                if not self.entry.is_ending:
                     self._count_one(ws)
 
     def _count_one(self, ws: GatewaySocket) -> None:
@@ -1462,10 +1460,10 @@ class Gateway:
         code = ws.close_code or ws.sent_code
         if code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
-            self.entry.leave(discord.ConnectionClosed(ws, shard_id=None))
+            self.entry.end_client(discord.ConnectionClosed(ws, shard_id=None))
         else:
             text = f"The gateway connection was lost (close code {code})."
-            self.entry.failed(Failure(text), 1 / self.shards)
+            self.entry.note_failure(Failure(text), 1 / self.shards)
 
     async def _connect_when_allowed(self, url: str) -> GatewaySocket:
         while True:
@@ -1473,16 +1471,16 @@ class Gateway:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     ws = await self._connect(url)
-                self.entry.reached()
+                self.entry.note_reached()
                 return ws  # type: ignore[return-value]  # the class that is set above
             except (OSError, aiohttp.ClientError) as error:
-                self.entry.failed(diagnose(error, self.entry.settings, self.client))
+                self.entry.note_failure(self.entry.diagnose(error))
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Before discord.py's hook: its 5 s are too long for many shards, or too short."""
         now = time.monotonic()
         group = (shard_id or 0) % self.max_concurrency
-        allowed_at = self.pace.identified(now, group)
+        allowed_at = self.pace.take_identify(now, group)
         await asyncio.sleep(allowed_at - now)
         await self._before_identify(shard_id, initial=True)  # which then does not wait
 
@@ -1497,7 +1495,7 @@ class Gateway:
             self.entry.set_ready()
         return False  # the next event is heard too
 
-    async def leave(self) -> None:
+    async def go_offline(self) -> None:
         """Leave Discord: nobody sees the bot online from here on."""
         goodbyes = [ws.close(code=1000) for ws in self.sockets]
         await asyncio.gather(*goodbyes, return_exceptions=True)
@@ -1521,6 +1519,10 @@ def find_proxy() -> str | None:
 
 async def do_nothing() -> None:
     pass
+
+
+async def until_cancelled() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def clean_up(client: Any) -> None:
@@ -1562,21 +1564,25 @@ Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Life:
-    """One client, from its beginning to its end. Whoever closes it asks for that end."""
+    """One client: its code makes it, it is set up, it connects, its end is asked for, it closes.
+
+    Its own code asks for the end as the entry does: `client.close()` is ours.
+    """
 
     def __init__(self, entry: "Entry") -> None:
         self.entry = entry
         self.client: Any = None  # until its code has made one
-        self.leaving = asyncio.Event()  # it is to end
         self.error: BaseException | None = None  # why it ends
+        self.is_set_up = False  # its code is loaded
         self.is_replaced = False  # the entry has ended it, or is to start anew
-        self.is_up = False  # its code is loaded
-        self._is_over = False  # its code begins nothing any more, but for its main
-        self._held = asyncio.Event()  # its code has made the client
-        self._left = asyncio.Event()  # the client is closed: what follows in its code may come
-        self._main: asyncio.Task[None] | None = None  # its code, from its beginning
+        self.end_asked = asyncio.Event()
+        self._client_made = asyncio.Event()
+        self._is_closing = False  # of its code, only the main function may begin tasks still
+        self._client_closed = asyncio.Event()  # what follows in its code may come
+        self._living_task: asyncio.Task[None]
+        self._code_task: asyncio.Task[None] | None = None
+        self._closing_tasks: set[Any] = set()  # tasks of its code that wait for the close
         self._gateway: Gateway | None = None
-        self._waiting: set[Any] = set()  # tasks of its code that wait until it has left
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
 
     @property
@@ -1587,69 +1593,74 @@ class Life:
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
         code_life.set(weakref.ref(self))
-        self._attempt = self._begin(self._live())
-        await self.leaving.wait()
-        if self._attempt.cancelled():
-            kind_of_error = RuntimeError if self.is_up else SetupFailed
-            self.error = kind_of_error("Some code has cancelled this bot.")
-        self.error = self.error or error_of(self._attempt) or self._error_of_main()
+        self._living_task = self._begin(self._live())
+        await self.end_asked.wait()
+        if self._living_task.cancelled():
+            self.error = self._trouble("Some code has cancelled this bot.")
+        self.error = self.error or error_of(self._living_task) or self._error_of_code()
         await self._end()
         return self.error
 
-    def _error_of_main(self) -> BaseException | None:
+    def _trouble(self, text: str) -> Exception:
+        """What its code has done: its setup has failed, or else it is a loss."""
+        return RuntimeError(text) if self.is_set_up else SetupFailed(text)
+
+    def _error_of_code(self) -> BaseException | None:
         """What its own code has raised around its client, which says nothing of Discord."""
-        error = error_of(self._main)
+        error = error_of(self._code_task)
         if error is None or isinstance(error, CodeError):
             return error
-        kind_of_error = RuntimeError if self.is_up else SetupFailed
-        failure = kind_of_error(f"The code around the bot has failed: {error!r}")
+        failure = self._trouble(f"The code around the bot has failed: {error!r}")
         failure.__cause__ = error
         return failure
 
     def be_replaced(self) -> None:
         """End, whatever its client or its code say."""
         self.is_replaced = True
-        self.leaving.set()
+        self.end_asked.set()
 
     def may_begin(self) -> bool:
         """Whether the code that is running may begin a task."""
-        return not self._is_over or asyncio.current_task() is self._main
+        return not self._is_closing or asyncio.current_task() is self._code_task
 
     def _begin(self, work: Any) -> asyncio.Task[Any]:
         """Begin what ends the life when it ends."""
         task = asyncio.create_task(work)
-        task.add_done_callback(lambda _: self.leaving.set())
+        task.add_done_callback(lambda _: self.end_asked.set())
         return task
 
     async def _live(self) -> None:
         await self.entry.pause()
-        self._main = self._begin(run_code(self))
-        await self.set_up(self._held.wait)
+        self._code_task = self._begin(run_code(self))
+        await self.set_up(self._client_made.wait)
         await self.log_in()
         await self.set_up(self._setup_hook)
-        self.is_up = True
+        self.is_set_up = True
         await self.stay()
 
     async def hold(self, client: discord.Client) -> None:
-        """In the place of `client.start()`: take the client, and wait for its end."""
-        if self._left.is_set() and self._main:  # it starts it again: but the entry does that
-            self._main.cancel()
-            await asyncio.get_running_loop().create_future()
+        """In the place of `client.start()`: take the client, and wait until it is closed."""
+        if self._client_closed.is_set() and self._code_task:
+            self._code_task.cancel()  # it would start it again, but the entry does that
+            await until_cancelled()
         if self.client is None:
-            self.client = client
-            self._close_client = client.close
-            self._setup_hook = client.setup_hook
-            client.close = self.close  # type: ignore[method-assign]
-            client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has its own time
-            if not isinstance(client.loop, asyncio.AbstractEventLoop):
-                await client.__aenter__()  # as `async with client` does, which may be left out
-            self._held.set()
-        elif not self.leaving.is_set():
+            await self._take(client)
+        elif not self.end_asked.is_set():
             self.error = CodeError("It starts two bots. Make a script of each")
-            self.leaving.set()
-        await self._wait_until_left()
+            self.end_asked.set()
+        await self._wait_until_closed()
         if self.error:
             raise self.error
+
+    async def _take(self, client: discord.Client) -> None:
+        self.client = client
+        self._close_client = client.close
+        self._setup_hook = client.setup_hook
+        client.close = self.close  # type: ignore[method-assign]
+        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has its own time
+        if not isinstance(client.loop, asyncio.AbstractEventLoop):
+            await client.__aenter__()  # as `async with client` does, which may be left out
+        self._client_made.set()
 
     async def set_up(self, setup: Work) -> None:
         """Wait for what the bot's own code does before it connects. Raises `SetupFailed`."""
@@ -1682,7 +1693,7 @@ class Life:
     async def stay(self) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
         files.follow(self.entry.code_files())
-        self.entry.reached()
+        self.entry.note_reached()
         self.entry.pace.has_session = False
         starts = await self._wait_for_starts()
         self._gateway = Gateway(self.client, self.entry, starts)
@@ -1705,7 +1716,7 @@ class Life:
             try:
                 starts = await ask_for_starts(self.client)
             except Exception as error:
-                failure = diagnose(error, self.settings, self.client)
+                failure = self.entry.diagnose(error)
                 if failure.kind is Kind.FINAL:
                     raise
             else:
@@ -1714,45 +1725,54 @@ class Life:
                 text = f"Discord lets this bot connect only {starts.remaining} times more"
                 wait = max(starts.reset_after, IDENTIFY_GAP)
                 failure = Failure(f"{text} before it resets the token.", Kind.TOLD, wait=wait)
-            self.entry.failed(failure)
+            self.entry.note_failure(failure)
             await self.entry.pause()
 
     async def _end(self) -> None:
-        """Its own clean-up while all of it lives, then Discord, its tasks, the client, its main."""
+        """End all of it, in an order in which each part has what it needs."""
         began = time.monotonic()
         code = self.entry.code_files()  # the clean-up unloads some of it
+        # 1. Its own clean-up, while all of it lives.
         if self.client:
             cleaning = asyncio.create_task(clean_up(self.client))
             if not await wait_for_end({cleaning}, began + CLEANUP_UNTIL):
-                log.warning(f"The bot's clean-up took more than {CLEANUP_UNTIL} s. It was cut off.")
+                log.warning("Its clean-up took more than %s s. It was cut off.", CLEANUP_UNTIL)
+        # 2. Its connection: nobody sees it online from here on.
         if self._gateway:
-            await self._gateway.leave()
-        own = self._own_tasks(code)
-        for task in own:
+            await self._gateway.go_offline()
+        # 3. Its tasks.
+        ending = self._tasks_to_end(code)
+        for task in ending:
             task.cancel()
-        await wait_for_end(own, began + TASKS_UNTIL)
-        self._is_over = True
-        code_life.set(None)  # what comes now is not begun by its code
-        self._attempt.cancel()  # connect() now and then goes on until the client is closed
-        await wait_for_end({self._attempt, asyncio.create_task(self._close())}, began + CLOSE_UNTIL)
-        self._left.set()
-        if self._main:
+        await wait_for_end(ending, began + TASKS_UNTIL)
+        # 4. The client. connect() now and then goes on until that is closed.
+        self._is_closing = True
+        code_life.set(None)  # the close is not begun by its code
+        self._living_task.cancel()
+        closing = asyncio.create_task(self._close())
+        await wait_for_end({self._living_task, closing}, began + CLOSE_UNTIL)
+        self._client_closed.set()
+        # 5. What follows in its code.
+        if self._code_task:
             if self.is_replaced:
-                self._main.cancel()  # as Ctrl-C does to `asyncio.run`
-            await wait_for_end({self._main, *self._waiting}, began + MAIN_UNTIL)
-            error = error_of(self._main)
-            is_told = error in (None, self.error, getattr(self.error, "__cause__", None))
-            if not is_told and not isinstance(error, CodeError):  # as exit() at its end
-                log.error("What follows the bot's end has failed.", exc_info=error)
+                self._code_task.cancel()  # as Ctrl-C does to `asyncio.run`
+            await wait_for_end({self._code_task, *self._closing_tasks}, began + MAIN_UNTIL)
+            self._tell_of_code(error_of(self._code_task))
             release_modules()
 
-    def _own_tasks(self, code: set[Path]) -> set[Any]:
+    def _tell_of_code(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, CodeError):  # as exit() at its end
+            return
+        if error not in (self.error, getattr(self.error, "__cause__", None)):
+            log.error("What follows the bot's end has failed.", exc_info=error)
+
+    def _tasks_to_end(self, code: set[Path]) -> set[Any]:
         """The tasks that end with this client: those of discord.py, and of the bot's own code.
 
         Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
         """
         own = set()
-        for task in self.entry.tasks - {self._attempt, self._main, *self._waiting}:
+        for task in self.entry.tasks - {self._living_task, self._code_task, *self._closing_tasks}:
             file = file_of_task(task)
             if file.startswith(LIBRARIES) or Path(file) in code:
                 own.add(task)
@@ -1774,7 +1794,7 @@ class Life:
         outcome = ""
         async with self._one_reload:
             for name in saved_extensions(self.client, code):
-                if self.leaving.is_set():
+                if self.end_asked.is_set():
                     break
                 outcome = outcome or "reloaded"
                 try:
@@ -1793,15 +1813,15 @@ class Life:
 
         Where the end has begun already, it does neither.
         """
-        is_discord_py = self._gateway and asyncio.current_task() is self._attempt
-        if is_discord_py or self.leaving.is_set():  # what connect() raises then says why
+        is_discord_py = self._gateway and asyncio.current_task() is self._living_task
+        if is_discord_py or self.end_asked.is_set():  # what connect() raises then says why
             return
-        self.leaving.set()
-        await self._wait_until_left()
+        self.end_asked.set()
+        await self._wait_until_closed()
 
-    async def _wait_until_left(self) -> None:
-        self._waiting.add(asyncio.current_task())
-        await self._left.wait()
+    async def _wait_until_closed(self) -> None:
+        self._closing_tasks.add(asyncio.current_task())
+        await self._client_closed.wait()
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
@@ -1849,7 +1869,7 @@ class Entry(Owner):
         before = self.wanted
         self.wanted = wanted
         is_same = wanted == before == self.settings
-        is_alive = self.is_running and not self.is_leaving
+        is_alive = self.is_running and not self.is_ending
         if not (is_same and is_alive):
             self.restart()
             return "restarted" if before else "added"
@@ -1898,56 +1918,59 @@ class Entry(Owner):
             self.failure = Failure()
             log.info("stopped: it closed itself")
             return True
-        self.failed(diagnose(error, self.settings, self.life.client))
+        self.note_failure(self.diagnose(error))
         return self.failure.kind is Kind.FINAL
 
+    def diagnose(self, error: BaseException) -> Failure:
+        return diagnose(error, self.settings, self.life.client)
+
     @property
-    def is_leaving(self) -> bool:
-        return self.life.leaving.is_set()
+    def is_ending(self) -> bool:
+        return self.life.end_asked.is_set()
 
-    def leave(self, error: BaseException) -> None:
-        """End its client, because of this error."""
+    def end_client(self, error: BaseException) -> None:
+        """End its client because of this error."""
         self.life.error = error
-        self.life.leaving.set()
+        self.life.end_asked.set()
 
-    def failed(self, failure: Failure, part: float = 1) -> None:
+    def note_failure(self, failure: Failure, part: float = 1) -> None:
         """Count a failure, of this part of the bot's shards, and say what comes next."""
         self.failure = failure
         if failure.kind is Kind.FINAL:
             log.error("stopped: %s %s", failure.text, START_AGAIN, exc_info=failure.cause)
             return
         now = time.monotonic()
-        self.pace.told(now, failure.wait)
+        self.pace.note_told(now, failure.wait)
         level = logging.WARNING
-        if failure.kind is Kind.NETWORK:
+        if failure.kind is Kind.SOON:
             if self.pace.unreached:  # an outage is told once: its beginning, and its end
                 level = logging.DEBUG
-            self.pace.not_reached(now)
-        elif failure.kind is Kind.LOSS:
-            self.pace.lost(now, part)
-        elif failure.kind is Kind.BLOCKED:
+            self.pace.note_unreached(now)
+        elif failure.kind is Kind.LATER:
+            self.pace.note_loss(now, part)
+        elif failure.kind is Kind.TOLD_ALL:
             self.shared.block(now, failure.wait)
         wait = self.pace.wait(now)
         log.log(level, "%s Trying again in %.1f s.", failure.text, wait, exc_info=failure.cause)
         self.set_state("retrying")
 
-    def reached(self) -> None:
+    def note_reached(self) -> None:
         """Discord has answered this bot. After an outage the others need not wait any longer."""
         if self.pace.unreached:
-            self.shared.is_back()
-        self.pace.reached()
+            self.shared.end_network_waits()
+        self.pace.note_reached()
 
     async def pause(self) -> None:
         """Wait until it may try again."""
         if self.pace.identify_wait(time.monotonic()):
-            self.failed(Failure("This bot has started too many sessions.", Kind.TOLD))
+            self.note_failure(Failure("This bot has started too many sessions.", Kind.TOLD))
         delay = self.pace.wait(time.monotonic())
         if delay > IDENTIFY_GAP and self.state == "starting":
             log.info("It has to wait, and starts in %.0f s.", delay)
         while delay > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
-                    await self.shared.back.wait()
+                    await self.shared.network_back.wait()
             delay = self.pace.wait(time.monotonic())
 
     def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
@@ -1956,7 +1979,7 @@ class Entry(Owner):
             return set()
         own = code & self.code_files()
         script = self.settings.script
-        if self.life.is_up and not self.is_leaving:
+        if self.life.is_set_up and not self.is_ending:
             loadable = saved_extensions(self.life.client, code).values()
             return own.difference(*loadable) if script else set()
         if script:  # it may have failed before it has imported what is beside it
@@ -2160,7 +2183,7 @@ class Runner:
             return
         for name in sorted(dict(before.items() ^ self._exported.items())):
             changes["changed"].append(name)
-        self._shared.is_back()
+        self._shared.end_network_waits()
         self._apply(bots, changes)
 
     def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
@@ -2347,7 +2370,7 @@ def close_bot_of(error: BaseException) -> None:
                 context = task.context
     life = context.run(life_of_code)
     if life:
-        life.leaving.set()
+        life.end_asked.set()
     text = "Some code calls exit()%s. That ends its own bot at most."
     context.run(log.error, text, place_of(error))
 
@@ -2439,6 +2462,7 @@ class Visit(Life):
 
     def __init__(self, bot: BotSettings, shared: Shared, ask: Ask) -> None:
         super().__init__(Entry(bot, shared))
+        self.entry.life = self
         self.is_replaced = True  # nothing follows
         self.answer = ""
         self._ask = ask
@@ -2480,11 +2504,11 @@ async def look(bots: list[BotSettings], *, sync: bool) -> int:
         life = Visit(bot, shared, ask)
         code_owner.set(life.entry)
         async with places:
-            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.leaving.set)
+            asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.end_asked.set)
             error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
         row = life.answer
         if not row:
-            failure = diagnose(error, bot, life.client)
+            failure = life.entry.diagnose(error)
             if failure.cause:
                 log.error("The error in its code:", exc_info=failure.cause)
             text = "the same" if failure.text in told else failure.text

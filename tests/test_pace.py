@@ -53,12 +53,12 @@ class Days:
         """
         self.pace.has_session = self.has_session
         self.wait()
-        self.pace.reached()
+        self.pace.note_reached()
         if self.has_session and resumes:
             return
         self.pace.has_session = False  # the RESUME was refused
         self.wait()
-        self.pace.identified(self.now)
+        self.pace.take_identify(self.now)
         self.identifies.append(self.now)
         self.identifies = [at for at in self.identifies if at > self.now - DAY]
         self.worst_day = max(self.worst_day, len(self.identifies))
@@ -75,13 +75,13 @@ class Days:
 
     def lose(self, *, session: bool = True) -> None:
         """The connection ends, and the session with it or not."""
-        self.pace.lost(self.now)
+        self.pace.note_loss(self.now)
         self.has_session = self.has_session and session
 
 
 def no_network(days: Days) -> None:
     for _ in range(days.chance.randint(1, 30)):
-        days.pace.not_reached(days.now)
+        days.pace.note_unreached(days.now)
         days.wait()
 
 
@@ -138,7 +138,7 @@ def sighup(days: Days) -> None:
 
 
 def told_to_wait(days: Days) -> None:
-    days.pace.told(days.now, days.chance.uniform(1, 600))
+    days.pace.note_told(days.now, days.chance.uniform(1, 600))
 
 
 def dies_and_starts_again(days: Days) -> None:
@@ -206,7 +206,7 @@ def test_what_reached_nothing_is_tried_again_within_half_a_minute_however_long_i
     now = 0.0
     waits = []
     for _ in range(2000):
-        pace.not_reached(now)
+        pace.note_unreached(now)
         waits.append(pace.wait(now))
         now += waits[-1]
     assert max(waits) <= 30
@@ -217,12 +217,12 @@ def test_what_reached_nothing_is_tried_again_within_half_a_minute_however_long_i
 def test_an_outage_leaves_no_trace_in_the_waits_after_it() -> None:
     pace = Pace()
     for _ in range(100):
-        pace.not_reached(0)
-    pace.reached()
+        pace.note_unreached(0)
+    pace.note_reached()
     assert pace.wait(0) <= 0
-    pace.lost(0)
+    pace.note_loss(0)
     assert pace.wait(0) <= 1
-    pace.not_reached(100)
+    pace.note_unreached(100)
     assert pace.wait(100) <= 1
 
 
@@ -233,29 +233,29 @@ def test_losses_are_waited_for_longer_and_longer_and_forgotten_with_time() -> No
         for _ in range(200):
             pace = Pace()
             for _ in range(number):
-                pace.lost(0)
+                pace.note_loss(0)
             waits.append(pace.wait(0))
         longest.append(max(waits))
     assert longest == sorted(longest) or longest[-1] <= 900
     assert 400 < longest[-1] <= 900
     pace = Pace()
     for _ in range(50):
-        pace.lost(0)
-    pace.lost(DAY)
+        pace.note_loss(0)
+    pace.note_loss(DAY)
     assert pace.wait(DAY) <= 1
 
 
 def test_the_longest_word_of_discord_counts() -> None:
     pace = Pace()
-    pace.told(0, 50)
-    pace.told(10, 5)
+    pace.note_told(0, 50)
+    pace.note_told(10, 5)
     assert pace.wait(10) == 40
 
 
 def test_a_resume_does_not_wait_for_the_next_identify() -> None:
     pace = Pace()
     for _ in range(100):
-        pace.identified(0)
+        pace.take_identify(0)
     assert pace.wait(0) > 300
     pace.has_session = True
     assert pace.wait(0) <= 0
