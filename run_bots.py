@@ -25,21 +25,23 @@ EXIT_OK = 0  # asked to stop, or every bot closed itself
 EXIT_BUG = 1  # the program itself failed; also the second signal
 EXIT_NO_RESULT = 130  # Ctrl-C while --check or --sync-commands work
 EXIT_NEEDS_PERSON = 78  # EX_CONFIG of sysexits.h: a service manager must not start it again
-# The first three stop the program: Ctrl-C; kill, systemd, Docker and Kubernetes; Ctrl-Break. Not
-# every system has all of them.
-SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGUSR1")
-SIGNALS = [number for number in signal.Signals if number.name in SIGNAL_NAMES]
-STOP_SIGNALS = [number for number in SIGNALS if number.name in SIGNAL_NAMES[:3]]
+# Not every system has all of them. These stop the program: Ctrl-C; kill, systemd, Docker and
+# Kubernetes; Ctrl-Break.
+STOP_SIGNALS = [
+    number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGBREAK")
+]
+OTHER_SIGNALS = [number for number in signal.Signals if number.name in ("SIGHUP", "SIGUSR1")]
+SIGNALS = [*STOP_SIGNALS, *OTHER_SIGNALS]
 
 PYTHON = sys.version.split()[0]
 if sys.version_info < (3, 11):
     print("run_bots.py needs Python 3.11 or newer. This is Python", PYTHON, file=sys.stderr)
     sys.exit(EXIT_NEEDS_PERSON)
 if __name__ == "__main__":  # the imports take about a second, and there is nothing to close yet
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: os._exit(EXIT_OK))
+    for number in OTHER_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-        if number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: os._exit(EXIT_OK))
 
 import argparse
 import asyncio
@@ -75,7 +77,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 # A path that is not absolute is looked for where the program was started, or else beside it; a
 # bot's code may change the current folder later.
@@ -432,24 +434,29 @@ def parse_intents(text: str) -> discord.Intents:
     return intents
 
 
-# Every variable that is read: the field of `BotSettings` that it is for, how its text is read, its
-# default (if that is empty, the field has one of its own), and what --help says of it.
-SETTINGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
-    "DISCORD_BOT_TOKEN<N>": ("token", parse_token, "", "bot N's token; empty: no such bot"),
-    "DISCORD_BOT_TOKEN<N>_FILE": ("token", parse_token_file, "", "a file with the token"),
-    "DISCORD_BOT_NAME<N>": ("name", parse_name, "bot<N>", "what the log calls the bot"),
-    "DISCORD_BOT_SCRIPT<N>": ("script", find, "", "a bot as it is: the file for python"),
-    "DISCORD_BOT_PREFIX<N>": ("prefix", str, "!", "what its text commands start with"),
-    "DISCORD_BOT_EXTENSIONS<N>": ("extensions", parse_extensions, "", "modules of what it does"),
-    "DISCORD_BOT_INTENTS<N>": (
-        "intents",
-        parse_intents,
-        "default,message_content",
-        "what it hears",
+class Setting(NamedTuple):
+    """How a variable is read, and what --help says of it."""
+
+    field: str  # of `BotSettings`
+    parse: Callable[[str], Any]
+    help: str
+    default: str = ""  # where it is empty, the field has one of its own
+    is_for_all: bool = False  # without a number it is for every bot that is no script
+
+
+SETTINGS = {
+    "DISCORD_BOT_TOKEN<N>": Setting("token", parse_token, "bot N's token; empty: no such bot"),
+    "DISCORD_BOT_TOKEN<N>_FILE": Setting("token", parse_token_file, "a file with the token"),
+    "DISCORD_BOT_NAME<N>": Setting("name", parse_name, "what the log calls the bot", "bot<N>"),
+    "DISCORD_BOT_SCRIPT<N>": Setting("script", find, "a bot as it is: the file for python"),
+    "DISCORD_BOT_PREFIX<N>": Setting("prefix", str, "what its text commands start with", "!", True),
+    "DISCORD_BOT_EXTENSIONS<N>": Setting(
+        "extensions", parse_extensions, "modules of what it does", is_for_all=True
+    ),
+    "DISCORD_BOT_INTENTS<N>": Setting(
+        "intents", parse_intents, "what it hears", "default,message_content", True
     ),
 }
-# These may be without a number, for every bot that is no script.
-FOR_ALL = {"DISCORD_BOT_PREFIX<N>", "DISCORD_BOT_EXTENSIONS<N>", "DISCORD_BOT_INTENTS<N>"}
 RIVALS = {"token": "token", "extensions": "script"}  # a bot sets only one of the two
 UNIQUE = {"token": "bot", "name": "name"}  # by the field, what two bots may not have in common
 
@@ -462,7 +469,7 @@ class Reading:
         self.bots: list[BotSettings] = []  # by number
         self.problems: list[str] = []
         self.warnings: list[str] = []  # of what is only odd
-        self._owners: Variables = {}  # by each id and name that a bot has
+        self._claims: Variables = {}  # by each id and name that a bot has
         if os.path.exists(path):
             self._read_file(path)
         for name, text in environment.items():
@@ -505,7 +512,8 @@ class Reading:
                 continue
             head, number, tail = re.split("([1-9][0-9]*|$)", variable.name, maxsplit=1)
             name = f"{head}<N>{tail}"
-            if name in (SETTINGS if number else FOR_ALL):
+            setting = SETTINGS.get(name)
+            if setting and (number or setting.is_for_all):
                 given[number][name] = variable
             else:
                 self._warn_of_unread(variable, number or "1")
@@ -539,35 +547,39 @@ class Reading:
         given = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
         sources: Variables = {}
-        for name, (field, parse, default, _) in SETTINGS.items():
-            unset = Variable(name.replace("<N>", number), default.replace("<N>", number), "default")
+        for name, setting in SETTINGS.items():
+            default = setting.default.replace("<N>", number)
+            unset = Variable(name.replace("<N>", number), default, "default")
             variable = given.get(name, unset)
             if not variable.text:
                 continue
+            field = setting.field
             try:
                 rival = sources.get(RIVALS.get(field, ""))
                 if rival:
                     raise SettingsError(f"{rival} is set too. Keep one of them.")
                 sources[field] = variable
                 check_text(variable.text)
-                fields[field] = parse(variable.text)
+                fields[field] = setting.parse(variable.text)
                 self._claim(field, fields[field], variable)
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
         if script:
             sources["intents"] = Variable("the intents", "", script.text)
-            for name in own.keys() & FOR_ALL:
-                self.warnings.append(f"{own[name]}: It is not used. {script} sets its own.")
+            for name, variable in own.items():
+                if SETTINGS[name].is_for_all:
+                    self.warnings.append(f"{variable}: It is not used. {script} sets its own.")
         if not self.problems:
             self.bots.append(BotSettings(int(number), sources, **fields))
 
     def _claim(self, field: str, value: str, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
         if field in UNIQUE:
-            owner = self._owners.setdefault(f"{field} {bot_id_of(value)}", variable)
-            if owner is not variable:
+            claimed = bot_id_of(value) if field == "token" else value
+            other = self._claims.setdefault(f"{field} {claimed}", variable)
+            if other is not variable:
                 raise SettingsError(
-                    f"This is the same {UNIQUE[field]} as {owner}. Every bot needs its own."
+                    f"This is the same {UNIQUE[field]} as {other}. Every bot needs its own."
                 )
 
 
@@ -915,25 +927,6 @@ async def log_in_or_refuse(client: discord.Client, token: str) -> None:
 
 
 log_in_client = discord.Client.login
-
-
-def take_over() -> None:
-    """Stand where scripts and extensions come to what one process has only once.
-
-    All of it is public but `BotBase`, where discord.py has what its two classes of bots share.
-    """
-    client_class: Any = discord.Client
-    client_class.start = start_or_hold
-    client_class.login = log_in_or_refuse
-    discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
-    for name in ("load_extension", "unload_extension", "reload_extension"):
-        change = getattr(commands.bot.BotBase, name)
-        setattr(commands.bot.BotBase, name, keep_modules(change))
-    loop_class: Any = asyncio.BaseEventLoop
-    loop_class.run_until_complete = hand_over(loop_class.run_until_complete)
-    loop_class.run_forever = hand_over(loop_class.run_forever)
-    asyncio.run = hand_over(asyncio.run)
-    asyncio.Runner.run = hand_over(asyncio.Runner.run)  # type: ignore[method-assign]
 
 
 # --- What a failure means ----------------------------------------------------------------------
@@ -1332,11 +1325,6 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
         if not self.is_up and not self.closed:
             log.warning("Discord does not answer at the gateway.")
             await self.close()
-
-
-# Every client makes its WebSockets with this class. Not public; there is no hook for the end of a
-# connection. It can go when discord.py closes with 1000 and keeps the code that it was closed with.
-discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
 
 
 def connection_reset() -> OSError:
@@ -2080,7 +2068,8 @@ class Runner:
         self._entries: dict[str, Entry] = {}
         self._listed: list[Entry] = []  # those that are to run, or were, once they are to stop
         self._is_stopping = False
-        self._changed_at = time.monotonic()  # until the log has said what has come of it, then 0
+        # Until then a change may take. None: the log has said what has come of the last one.
+        self._settle_by: float | None = time.monotonic() + SETTLE_TIMEOUT
         self._told: list[float] = []  # since when each bot was as the log has said
 
     def read(self) -> list[BotSettings]:
@@ -2154,7 +2143,7 @@ class Runner:
             return
         files.update(saved)
         importlib.invalidate_caches()
-        self._changed_at = time.monotonic()
+        self._settle_by = time.monotonic() + SETTLE_TIMEOUT
         changes: Changes = defaultdict(list)
         code = {path for path in saved if path.suffix == ".py"}
         if code != saved.keys():
@@ -2203,23 +2192,24 @@ class Runner:
                 changes["removed"].append(entry.name)
 
     def _tell(self) -> None:
-        """Say how the bots are: to systemd each time, in the log once all have settled.
-
-        After a change these are all that do not start any more, or it takes them too long.
-        Otherwise some had trouble, and all are back.
-        """
+        """Say how the bots are: to systemd each time, in the log once they have settled."""
         notify("WATCHDOG=1")
         self._notify_status()
-        unsettled = {"starting"} if self._changed_at else {"starting", "retrying"}
-        is_overdue = 0 < self._changed_at < time.monotonic() - SETTLE_TIMEOUT
-        if is_overdue or unsettled.isdisjoint(entry.state for entry in self._listed):
-            self._changed_at = 0
+        if self._have_settled():
+            self._settle_by = None
             now = [entry.since for entry in self._listed]
             if now != self._told:
                 self._told = now
                 self.show()
                 notify("READY=1")
                 tidy_memory()
+
+    def _have_settled(self) -> bool:
+        """Whether no bot is on its way, to its start after a change or back from trouble."""
+        states = {entry.state for entry in self._listed}
+        if self._settle_by is None:
+            return states.isdisjoint({"starting", "retrying"})
+        return "starting" not in states or time.monotonic() > self._settle_by
 
     def _notify_status(self) -> None:
         if "NOTIFY_SOCKET" in os.environ:
@@ -2262,16 +2252,20 @@ class Runner:
         while any(entry.is_running for entry in entries):
             await asyncio.wait([entry.task for entry in entries])
         keeping_up.cancel()
+        self._notify_status()
+        code = self._exit_code()
+        signals.start_deadline(code)
+        await self._shared.pool.close_for_all()
+        return code
+
+    def _exit_code(self) -> int:
         code = EXIT_OK
-        for entry in entries:
+        for entry in self._entries.values():
             entry.task.result()  # raises our own bugs
             if entry.wanted and entry.failure.kind is Kind.FINAL:
                 code = EXIT_NEEDS_PERSON
-        self._notify_status()
         if code:
             log.error("No bot is left, so the program ends. After the change, start it again.")
-        signals.start_deadline(code)
-        await self._shared.pool.close_for_all()
         return code
 
 
@@ -2440,8 +2434,26 @@ class Environment(type(os.environ)):  # type: ignore[misc]
         super().__setitem__(name, TOKEN_FORM.sub("not-needed", text))
 
 
-def protect_what_is_shared() -> None:
-    """Put what stands above in the place of what Python has."""
+def wrap(place: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
+    setattr(place, name, wrapper(getattr(place, name)))
+
+
+def take_over() -> None:
+    """Stand where code comes to what one process has only once, and what a client does once."""
+    client_class: Any = discord.Client
+    client_class.start = start_or_hold
+    client_class.login = log_in_or_refuse
+    # Not public; there is no hook for the end of a connection. It can go when discord.py closes
+    # with 1000 and keeps the code that it was closed with.
+    discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
+    discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
+    for name in ("load_extension", "unload_extension", "reload_extension"):
+        # Not public: what the two classes of bots share.
+        wrap(commands.bot.BotBase, name, keep_modules)
+    for name in ("run_until_complete", "run_forever"):
+        wrap(asyncio.BaseEventLoop, name, hand_over)
+    for place in (asyncio, asyncio.Runner):
+        wrap(place, "run", hand_over)
     os.execv = os.execve = start_bot_again  # type: ignore[assignment]
     asyncio.all_tasks = asyncio.tasks.all_tasks = own_tasks
     logging.Handler.handle = handle_or_tell  # type: ignore[assignment, method-assign]
@@ -3234,8 +3246,8 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     lines = ["variables of the env file and of the process environment, which wins:"]
-    for name, (_, _, _, words) in SETTINGS.items():
-        lines.append(f"  {name:<28}{words}")
+    for name, setting in SETTINGS.items():
+        lines.append(f"  {name:<28}{setting.help}")
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="\n".join(lines),
@@ -3271,37 +3283,37 @@ def find_env_file(named: str | None) -> Path:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     protect_output()
-    log_output = Log(arguments.log_level)
+    log_output = Log(arguments.log_level)  # it writes into the output that is protected
     sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
-        find_proxy()
-        env_file = find_env_file(arguments.env_file)
-        runner = Runner(env_file, arguments.only)
-        bots = runner.read()
-        source = shown(env_file) if os.path.exists(env_file) else "the environment"
-        log.info("%s from %s", counted(len(bots), "bot"), source)
-        save_memory()
-        is_look = arguments.check or arguments.sync_commands
-        if is_look:
-            for number in STOP_SIGNALS:
-                signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
-            work = look(bots, sync=not arguments.check)
-        else:
-            signals = Signals()
-            belongings.extend([log_output.restore, signals.hold])
-            watch = not arguments.no_watch
-            work = runner.run(bots, signals, watch=watch, status=arguments.status)
-        take_over()
-        protect_what_is_shared()
-        with asyncio.Runner(loop_factory=Loop) as loop_runner:
-            loop: Any = loop_runner.get_loop()
-            code: int = loop.run_until_done(work)
-            if is_look:
-                end_now(code)  # whatever threads a setup has begun
-            return code
+        return start(arguments, log_output)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
+
+
+def start(arguments: argparse.Namespace, log_output: Log) -> int:
+    """Do what is asked for. Returns the exit code, and raises `SettingsError`."""
+    find_proxy()  # it says so if it cannot be used
+    env_file = find_env_file(arguments.env_file)
+    runner = Runner(env_file, arguments.only)
+    bots = runner.read()
+    source = shown(env_file) if os.path.exists(env_file) else "the environment"
+    log.info("%s from %s", counted(len(bots), "bot"), source)
+    save_memory()
+    take_over()
+    with asyncio.Runner(loop_factory=Loop) as loop_runner:
+        loop: Any = loop_runner.get_loop()
+        if arguments.check or arguments.sync_commands:
+            for number in STOP_SIGNALS:
+                signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
+            code = loop.run_until_done(look(bots, sync=arguments.sync_commands))
+            end_now(code)  # whatever threads a setup has begun
+        signals = Signals()
+        belongings.extend([log_output.restore, signals.hold])
+        watch = not arguments.no_watch
+        work = runner.run(bots, signals, watch=watch, status=arguments.status)
+        return int(loop.run_until_done(work))
 
 
 if __name__ == "__main__":

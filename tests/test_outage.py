@@ -531,7 +531,7 @@ async def test_a_connection_without_hello_costs_no_session(
     bot = discord.add_bot(
         "bot", guilds=guilds, shards=2 if kind == "two shards" else 1, max_concurrency=2
     )
-    program.change_script("discord.http.Discord", SHORT_PATIENCE + "discord.http.Discord")
+    program.change_script("class Pool", f"{SHORT_PATIENCE}class Pool")
     program.change_script("HELLO_TIMEOUT = 10", "HELLO_TIMEOUT = 2")
     program.change_script("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1")
     if kind == "plain":
