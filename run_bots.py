@@ -120,43 +120,44 @@ __version__ = "1.0.0"
 VERSIONS = f"run_bots {__version__}, discord.py {discord.__version__}, Python {PYTHON}"
 STARTED = time.time()
 PORTAL = "https://discord.com/developers/applications"
-# All that follow are seconds. What has no answer by then is tried again:
+# Numbers of things:
+WARNINGS_SHOWN = 20  # about the settings
+VISITS_AT_ONCE = 20  # bots that --check and --sync-commands look at side by side
+OUTPUT_WAITING = 10_000  # writes that wait for somebody who reads; later ones are lost
+# A bot has so many IDENTIFYs at once, and one more for each IDENTIFY_EVERY. It begins only while
+# Discord has IDENTIFY_RESERVE left for it, because Discord counts those of other processes too.
+IDENTIFY_BURST = 40
+IDENTIFY_RESERVE = 500
+# All that follow are seconds.
+IDENTIFY_EVERY = 360
+IDENTIFY_GAP = 5  # between two IDENTIFYs of shards with the same remainder by max_concurrency
+# An attempt is given up after these, and tried again:
 LOGIN_TIMEOUT = 30
 SETUP_TIMEOUT = 60
 CONNECT_TIMEOUT = 30
 HELLO_TIMEOUT = 10  # from the connection to HELLO
 READY_TIMEOUT = 60  # from the connection to READY or RESUMED
-HAND_BACK_AFTER = 45  # discord.py waits 60 for a connection
-NETWORK_DELAY = 25  # the longest wait between two attempts that reach nothing
-# After a lost connection a bot waits a random time up to 1, 2, 4, 8 … LOSS_DELAY. One loss is
-# forgotten for each FORGIVE_AFTER without one.
+VISIT_TIMEOUT = LOGIN_TIMEOUT + SETUP_TIMEOUT
+HAND_BACK_AFTER = 45  # discord.py gives up its wait for a connection after 60
+# Waits between two attempts. After a lost connection the wait is random, up to 1, 2, 4, 8 …
+# LOSS_DELAY. One loss is forgotten for each FORGIVE_AFTER without another one.
+NETWORK_DELAY = 25  # the longest one where nothing was reached
 LOSS_DELAY = 900
 FORGIVE_AFTER = 300
-# So many IDENTIFYs at once, and one more for each IDENTIFY_EVERY. A bot begins only while Discord
-# has IDENTIFY_RESERVE left, because what it has counted is also of other processes.
-IDENTIFY_BURST = 40
-IDENTIFY_EVERY = 360
-IDENTIFY_RESERVE = 500
-IDENTIFY_GAP = 5  # between two IDENTIFYs of shards with the same remainder by max_concurrency
-BLOCK_DELAY = 60  # a block of the IP address that does not say how long it lasts
+BLOCK_DELAY = 60  # where a block of the IP address does not say how long it lasts
 BLOCK_SPREAD = 5
-KEEP_ALIVE = 60  # how long a connection for requests is kept after its last one
-SETTLE_TIMEOUT = 30  # then the log says how many bots are ready, even if some still try
-GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
-# How long each part of a bot's end may take, from its beginning: its own clean-up, its tasks, the
-# rest.
-CLEANUP_UNTIL = 5
+# How long each part of a bot's end may take, counted from its beginning:
+CLEANUP_UNTIL = 5  # the clean-up in its own code
 TASKS_UNTIL = 7.5
 CLOSE_UNTIL = 8
-MAIN_UNTIL = 8.5  # what follows in a script
+MAIN_UNTIL = 8.5  # the lines of a script behind bot.run
+GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
-VISIT_TIMEOUT = LOGIN_TIMEOUT + SETUP_TIMEOUT
-VISITS_AT_ONCE = 20  # of --check and --sync-commands
-WARNINGS_SHOWN = 20  # of the settings
-OUTPUT_WAITING = 10_000  # so many writes wait for somebody who reads; later ones are lost
+KEEP_ALIVE = 60  # how long a connection for requests stays open after its last one
+SETTLE_TIMEOUT = 30  # the log says then how many bots are ready, even if some still try
 
-# Not one of those that `logging` finds by name: code of a bot may silence all of these.
+# `logging` does not find this one by its name: a bot's code may silence all that it finds.
 log = logging.Logger("run_bots")
 log.parent = logging.getLogger()
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
@@ -169,13 +170,13 @@ Report = dict[str, Any]  # how a bot or the program is; times are in seconds sin
 class Owner:
     """A bot, however many clients it has had, or the program itself: what its code has begun."""
 
-    name = ""  # it stands in front of what is logged
+    name = ""  # for the log; the program has none
 
     def __init__(self) -> None:
         self.tasks: set[Task] = set()
         self.executor: Any = ThreadPoolExecutor()
-        self.modules: dict[str, Path] = {}  # that no other bot may have of the same name
-        self.main_module: Any = None  # of its script
+        self.modules: dict[str, Path] = {}  # names that no other bot may use, and their files
+        self.main_module: Any = None  # the script's `__main__`
         owners.append(self)
 
 
@@ -236,7 +237,7 @@ def find(name: str) -> Path:
     """The absolute path of a file or folder, whether it is there or not."""
     for folder in FOLDERS:
         path = folder / name.strip()
-        if os.path.exists(path):  # it raises nothing, as where a folder may not be looked into
+        if os.path.exists(path):  # Path.exists raises where a folder may not be looked into
             return path
     return START_FOLDER / name.strip()
 
@@ -247,8 +248,8 @@ def shown(path: Path) -> str:
 
 
 # --- Settings --------------------------------------------------------------------------------
-# What each bot is started with, from the env file and the process environment, or what is wrong
-# there. It opens files and changes nothing.
+# It reads the env file and the process environment: what each bot is started with, or each problem.
+# It notes the files that it reads, to be followed, and changes nothing else.
 
 
 # A token's three parts, of which the first is the bot's id in base64. Discord does not promise it.
@@ -279,7 +280,7 @@ class BotSettings:
     """What one bot is started with. A bot whose settings equal the new ones is left alone."""
 
     number: int = dataclasses.field(compare=False)
-    sources: Variables = dataclasses.field(compare=False)  # of each field
+    sources: Variables = dataclasses.field(compare=False)  # where each field comes from
     name: str = dataclasses.field(compare=False)
     token: str
     prefix: str
@@ -310,7 +311,7 @@ class BotSettings:
 
 
 def bot_id_of(token: str) -> str:
-    """The first part of a token is its bot's id, in base64. Of something else it is all of it."""
+    """The bot's id, from the first part of its token. Any other text stays as it is."""
     encoded = token.partition(".")[0]
     with suppress(ValueError):
         return str(int(base64.b64decode(encoded + "==")))
@@ -321,7 +322,7 @@ def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
     files.follow([path])
     try:
-        if path.is_fifo() and path != PIPE:  # it might never end
+        if path.is_fifo() and path != PIPE:  # a read might never end
             raise OSError(None, "It is a pipe")
         data = path.read_bytes()
         has_mark = data.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -334,7 +335,7 @@ def read_text(path: Path, called: str) -> str:
 
 
 def check_text(text: str) -> None:
-    """What no value of ours has, and what comes from an editor or from a quote that is missing."""
+    """Refuse curly quotes and line breaks. An editor makes the first, a lost quote the others."""
     if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
         raise SettingsError("There are curly quotes. Use straight ones, or none.")
     if re.search(r"[\x00-\x1f\x7f]\s*\S", text):
@@ -349,19 +350,25 @@ def list_of(text: str) -> list[str]:
     return re.findall(r"[^,\s](?:[^,]*[^,\s])?", text)
 
 
-# What people leave in the place of a token: one of the first words, or only the others, and x.
-PLACEHOLDER = re.compile(
-    "(?i)your|paste|insert|placeholder|example|"
-    "^((a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
-    "|change|replace|me|changeme)(?![a-wyz])|[^a-wyz])+$"
+# A placeholder for a token has one of these parts, or it has only the words of the second kind. In
+# those an x may stand for any letter.
+PLACEHOLDER_PART = re.compile("(?i)your|paste|insert|placeholder|example")
+PLACEHOLDER_WORD = re.compile(
+    "a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
+    "|change|replace|me|changeme"
 )
+
+
+def is_placeholder(token: str) -> bool:
+    words = re.findall("[a-wyz]+", token.lower())
+    return bool(PLACEHOLDER_PART.search(token)) or all(map(PLACEHOLDER_WORD.fullmatch, words))
 
 
 def parse_token(text: str) -> str:
     token = text.strip().removeprefix("Bot ").strip("<> ")
     if TOKEN_FORM.fullmatch(token):
         return token
-    if PLACEHOLDER.search(token):
+    if token and is_placeholder(token):
         raise SettingsError("This is a placeholder. Put the bot's own token there.")
     if not re.fullmatch(r"(?a)[\w.+/=-]+", token):
         raise SettingsError(
@@ -375,7 +382,7 @@ def parse_token(text: str) -> str:
 
 
 def parse_name(text: str) -> str:
-    return hide_tokens(text.strip())  # the status page and systemd show it too
+    return hide_tokens(text.strip())  # the status page and systemd show names too
 
 
 def parse_token_file(text: str) -> str:
@@ -437,7 +444,7 @@ def parse_intents(text: str) -> discord.Intents:
 class Setting(NamedTuple):
     """How a variable is read, and what --help says of it."""
 
-    field: str  # of `BotSettings`
+    field: str  # in `BotSettings`
     parse: Callable[[str], Any]
     help: str
     default: str = ""  # where it is empty, the field has one of its own
@@ -457,19 +464,20 @@ SETTINGS = {
         "intents", parse_intents, "what it hears", "default,message_content", True
     ),
 }
-RIVALS = {"token": "token", "extensions": "script"}  # a bot sets only one of the two
-UNIQUE = {"token": "bot", "name": "name"}  # by the field, what two bots may not have in common
+# A bot sets only one of the two fields. The row of the second one stands first in SETTINGS.
+RIVALS = {"token": "token", "extensions": "script"}
+UNIQUE = {"token": "bot", "name": "name"}  # fields that differ for each bot, and words for them
 
 
 class Reading:
     """One look at all settings. Raises `SettingsError` with every problem, not only the first."""
 
     def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
-        self.variables: Variables = {}  # by their names
+        self.variables: Variables = {}  # by name
         self.bots: list[BotSettings] = []  # by number
         self.problems: list[str] = []
-        self.warnings: list[str] = []  # of what is only odd
-        self._claims: Variables = {}  # by each id and name that a bot has
+        self.warnings: list[str] = []
+        self._claims: Variables = {}  # by bot id, and by name
         if os.path.exists(path):
             self._read_file(path)
         for name, text in environment.items():
@@ -486,7 +494,7 @@ class Reading:
         file = shown(path)
         stream = io.StringIO(read_text(path, file), newline=None)
         for binding in parse_stream(stream):
-            text, line = binding.original  # from the blank lines above it on
+            text, line = binding.original  # the blank lines above it belong to it
             line += text.count("\n") - text.lstrip().count("\n")
             place = f"{file}, line {line}"
             if binding.error or (binding.key and binding.value is None):
@@ -538,7 +546,7 @@ class Reading:
             if "DISCORD_BOT_TOKEN<N>" in own or "DISCORD_BOT_TOKEN<N>_FILE" in own:
                 self._read_bot(number, own, for_all)
             else:
-                variable = own.popitem()[1]
+                variable = next(iter(own.values()))
                 self.warnings.append(f"{variable}: There is no DISCORD_BOT_TOKEN{number}.")
 
     def _read_bot(self, number: str, own: Variables, for_all: Variables) -> None:
@@ -569,7 +577,7 @@ class Reading:
             for name, variable in own.items():
                 if SETTINGS[name].is_for_all:
                     self.warnings.append(f"{variable}: It is not used. {script} sets its own.")
-        if not self.problems:
+        if not self.problems:  # otherwise a field may be missing, and nobody gets the bots
             self.bots.append(BotSettings(int(number), sources, **fields))
 
     def _claim(self, field: str, value: str, variable: Variable) -> None:
@@ -597,7 +605,7 @@ def how_to_begin(path: Path) -> Iterable[str]:
 
 
 # --- The modules of each bot -------------------------------------------------------------------
-# One process has one module of a name: no bot gets that of another one, or loses its own to it.
+# One process has one module of a name. No bot gets the module of another bot, or loses its own.
 
 
 class CodeError(Exception):
@@ -622,19 +630,19 @@ def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
 def modules_beside(script: Path) -> dict[str, Path]:
     """What a script can import from its own folder, by name: a file, or a folder.
 
-    It is what the script names, or what that names: other bots may have theirs there.
+    Only those that the script mentions, or that these mention: a folder may hold several bots.
     """
     there = {}
     for path in script.parent.glob("*"):
         if python_files(path) and path != script and not (path / "pyvenv.cfg").exists():
             there[path.stem] = path
     own = {}
-    texts = [script]
-    while texts:
-        text = texts.pop().read_text("utf-8", errors="replace")
-        for name in there.keys() & set(re.findall(r"\w+", text)):
+    unread = [script]
+    while unread:
+        source = unread.pop().read_text("utf-8", errors="replace")
+        for name in there.keys() & set(re.findall(r"\w+", source)):
             own[name] = there.pop(name)
-            texts += python_files(own[name])
+            unread += python_files(own[name])
     return own
 
 
@@ -727,15 +735,15 @@ def keep_modules(change: Any) -> Any:
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
             files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            if before.keys() - sys.modules.keys():  # it has unloaded one
+            if before.keys() - sys.modules.keys():  # an extension was unloaded
                 put_back_modules(before)
 
     return change_and_keep
 
 
 # --- What a bot does ---------------------------------------------------------------------------
-# It makes clients, of extensions or of a script as it is. How they are kept running is no business
-# of theirs: nothing here waits for another attempt, or knows the gateway.
+# Here clients are made: of extensions, or by a script as it is. Nothing here tries again, or knows
+# the gateway.
 
 
 class Bot(commands.AutoShardedBot):
@@ -763,7 +771,7 @@ class Bot(commands.AutoShardedBot):
     async def on_command_error(
         self, context: commands.Context[Any], exception: commands.CommandError
     ) -> None:
-        if not isinstance(exception, commands.CommandNotFound):  # that is for another bot, perhaps
+        if not isinstance(exception, commands.CommandNotFound):  # another bot may have it
             await super().on_command_error(context, exception)
 
 
@@ -823,8 +831,8 @@ class Script:
 
     def __init__(self) -> None:
         self.begun: Begun | None = None
-        self.modules: dict[str, Any] = {}  # as they were then
-        self.errors: list[BaseException] = []  # that it has raised; the first one is the cause
+        self.modules: dict[str, Any] = {}  # all of `sys.modules` at that moment
+        self.errors: list[BaseException] = []  # the first one is the cause
 
 
 being_read: Script | None = None
@@ -840,7 +848,7 @@ def begin_script(path: Path) -> Begun:
     check_script(path)
     own = modules_beside(path)
     claim_modules(own)
-    for module in own.values():  # it may fail before it has imported what is to be saved
+    for module in own.values():  # the script may fail before it imports the file to be mended
         files.follow(python_files(module))
     sys.path[:] = dict.fromkeys([str(path.parent), *sys.path])
     del sys.argv[1:]  # runpy puts the script before it
@@ -863,7 +871,7 @@ def begin_script(path: Path) -> Begun:
 
 
 def check_script(script: Path) -> None:
-    """See that it can be run. Raises `CodeError`, or what Python says of it."""
+    """Raise `CodeError` or `SyntaxError` where a file of a script cannot be run."""
     if not script.is_file():
         example = "such as bots/music.py, not bots or bots.music"
         raise CodeError(f"There is no file {shown(script)}. Name the script itself, {example}")
@@ -896,7 +904,7 @@ def hand_over(run: Any) -> Any:
 def begin(work: Any, script: Script) -> Any:
     """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
     global being_read
-    being_read = None  # what it runs itself is refused by Python
+    being_read = None  # an asyncio.run inside of this one is refused by Python
     try:
         script.begun = Begun(work, work.send(None))
         script.modules = dict(sys.modules)
@@ -931,6 +939,7 @@ log_in_client = discord.Client.login
 
 # --- What a failure means ----------------------------------------------------------------------
 # An exception comes in, a sentence and a verdict come out. Nothing here waits, or changes a bot.
+# `diagnose` and its helpers are the one place that says which failure is final.
 
 
 class Kind(enum.Enum):
@@ -949,7 +958,7 @@ class Failure:
 
     text: str = ""
     kind: Kind = Kind.LATER
-    cause: BaseException | None = None  # what the log shows a traceback of
+    cause: BaseException | None = None  # the log shows its traceback
     wait: float = 0  # seconds that Discord asks for
 
     def __post_init__(self) -> None:
@@ -960,7 +969,7 @@ class SetupFailed(Exception):
     """The bot's own setup has not ended well. The cause is what it raised, or the text says why."""
 
 
-# What Discord's close codes mean that a person has to mend:
+# The close codes after which a person has to change something:
 # https://docs.discord.com/developers/topics/opcodes-and-status-codes
 OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intents}."
 FINAL_CLOSES = {
@@ -978,7 +987,7 @@ PRIVILEGED_INTENTS = {
     "members": (0b11 << 14, "Server Members Intent"),
     "presences": (0b11 << 12, "Presence Intent"),
 }
-# What an exception means with which Discord has not answered. The first row that fits counts.
+# An exception that is no answer of Discord's, and its meaning. The first row that fits counts.
 NO_CERTIFICATES = (
     "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
     " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
@@ -990,8 +999,7 @@ UNANSWERED = {
     aiohttp.ClientError: UNREACHED,
     OSError: UNREACHED,
 }
-# What is often wrong in a bot's setup, by the words of Python or discord.py (as patterns), and what
-# to do.
+# Words of Python or discord.py (as patterns) in an error of a bot's setup, and what to do.
 HINTS = {
     "could not be loaded or found": "There is no such file beside run_bots.py or in this folder.",
     "ModuleNotFoundError": "If it is a package, install it: .venv/bin/pip install and its name. If"
@@ -1009,7 +1017,7 @@ HINTS = {
     "KeyError: ": "If this is a variable of the environment, set it in the env file. For a token"
     " write =unused there: the bot's own is {token}.",
 }
-# What a bot's setup raises where its code is wrong. Anything else may be the world's fault.
+# A bot's setup raises these where its code is wrong. Anything else may be the world's fault.
 WRONG_CODE = (
     SyntaxError,
     ImportError,
@@ -1033,7 +1041,7 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
-    """What an exception means. With its helpers, the one place that says what is final."""
+    """What an exception means. `client` is None where the bot's code has made none yet."""
     if client is None or isinstance(error, (SetupFailed, CodeError)):
         return diagnose_setup(error.__cause__ or error, bot)
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
@@ -1115,7 +1123,7 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
-    cause = getattr(error, "original", error)  # of an extension
+    cause = getattr(error, "original", error)  # discord.py wraps the errors of extensions
     problem = str(error).rstrip(".")
     if not isinstance(error, (SetupFailed, CodeError, commands.ExtensionError)):
         problem = f"{type(error).__name__}: {problem}"
@@ -1186,11 +1194,10 @@ class Pace:
         self.told_until = 0.0
         self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
-        self._losses = 0.0  # those that are not forgotten yet
-        # A bucket into which each IDENTIFY puts IDENTIFY_EVERY, and that runs empty with time: when
-        # it will be empty.
+        self._losses = 0.0  # the last ones; time forgets them
+        # Each IDENTIFY puts IDENTIFY_EVERY into a bucket, which runs empty with time: at this one.
         self._empty_at = 0.0
-        # Of each group of shards, as max_concurrency makes them:
+        # By the group of shards, as max_concurrency makes them:
         self._next_identify: dict[int, float] = defaultdict(float)
 
     def note_unreached(self, now: float) -> None:
@@ -1234,14 +1241,14 @@ class Pace:
 
 
 # --- What all bots share -----------------------------------------------------------------------
-# The connections for requests, and what one bot has found out of the network for all. It knows
-# when each bot may try again, and nothing else of it.
+# The connections for requests, and the state of the network, which one bot finds out for all. This
+# room knows when each bot may try again, and nothing else of the bots.
 
 
 class Pool(aiohttp.TCPConnector):
-    """Connections that stay open after a request, for whichever bot is the next one to ask.
+    """Connections that stay open after a request, for the next request of any bot.
 
-    Each client closes the pool that it was given, also when others use it: that does nothing here.
+    Each client closes the pool that it was given, though others use it: here that does nothing.
     """
 
     async def close(self, **_: Any) -> None:
@@ -1256,11 +1263,11 @@ class Shared:
 
     def __init__(self) -> None:
         self.pool = Pool(limit=0, keepalive_timeout=KEEP_ALIVE)
-        self.paces: list[Pace] = []  # of all bots
+        self.paces: list[Pace] = []  # one for each bot
         self.network_back = asyncio.Event()  # the next return of the network
 
     def block(self, now: float, seconds: float) -> None:
-        """Have all bots wait: one by one after it, so that the first finds out for all."""
+        """Have all bots wait, and come back one by one: the first one finds out for the others."""
         for pace in self.paces:
             pace.note_told(now, seconds + random.uniform(0, BLOCK_SPREAD))
 
@@ -1273,8 +1280,8 @@ class Shared:
 
 
 # --- The way to the gateway --------------------------------------------------------------------
-# Around any client, whoever made it: when it connects, and how a connection ends. It knows nothing
-# of settings. Most of what is not public in discord.py is used here.
+# It stands around any client, whoever made it: when that connects, and how a connection ends. Most
+# of what is not public in discord.py is used here.
 
 
 RESUME = 6  # https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
@@ -1283,23 +1290,23 @@ RESUME = 6  # https://docs.discord.com/developers/topics/opcodes-and-status-code
 class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     """The WebSocket of every client: it remembers Discord's close code, and can leave with 1000.
 
-    Over TLS the code is lost otherwise, if the connection ends behind it: aiohttp then says 1006.
-    And of a client that closes, discord.py means to send 1000, but 4000 comes first. With 1000
-    Discord shows the bot as offline at once.
+    Over TLS the code would be lost where the connection ends behind it: aiohttp then says 1006.
+    A client that closes would send 4000, though discord.py means to send 1000, at which Discord
+    shows the bot as offline at once.
     """
 
     is_up = False  # Discord has answered with READY or RESUMED
-    sent_code: int | None = None
-    received_code: int | None = None
+    own_close_code: int | None = None
+    discords_close_code: int | None = None
     goodbye: asyncio.Task[bool] | None = None
-    sent: frozenset[int] = frozenset()  # the opcodes of what discord.py has sent
+    sent_opcodes: frozenset[int] = frozenset()
 
     @property
     def close_code(self) -> int | None:
-        return self.received_code or super().close_code
+        return self.discords_close_code or super().close_code
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
-        self.sent |= {json.loads(data)["op"]}
+        self.sent_opcodes |= {json.loads(data)["op"]}
         try:
             await super().send_str(data, compress)
         except ConnectionResetError as error:
@@ -1307,8 +1314,8 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
     async def close(self, *, code: int = 4000, message: bytes = b"") -> bool:
         if self.goodbye is None:
-            self.sent_code = code
-            self.received_code = self.close_code
+            self.own_close_code = code
+            self.discords_close_code = self.close_code
             closing = super().close(code=code, message=message)
             # A task, and no bot's: who cancels it would end the connection before the frame is out.
             wait = asyncio.wait_for(closing, GOODBYE_TIMEOUT)
@@ -1320,7 +1327,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     async def watch(self) -> None:
         """Close it if Discord does not answer in time."""
         await asyncio.sleep(HELLO_TIMEOUT)
-        if self.sent:  # discord.py answers HELLO
+        if self.sent_opcodes:  # discord.py has answered HELLO
             await asyncio.sleep(READY_TIMEOUT - HELLO_TIMEOUT)
         if not self.is_up and not self.closed:
             log.warning("Discord does not answer at the gateway.")
@@ -1392,13 +1399,13 @@ class Gateway:
             self.shards = len(shard_ids)
         self.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
         for event in ("connect", "resumed"):
-            # Any client has `wait_for`, whose check is called at each such event. The wait itself
-            # is never begun.
+            # discord.py calls the check of each waiter at each such event, also of one that is
+            # never awaited. Any client has `wait_for`.
             client.wait_for(prefix + event, check=self._on_up).close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """In the place of `http.ws_connect`: wait until the bot may connect, and connect."""
-        if options:  # a voice connection
+        if options:  # only a voice connection has some
             return await self._connect(url, **options)
         self._count_lost()
         if self.launched:
@@ -1440,12 +1447,12 @@ class Gateway:
                     self._count_one(ws)
 
     def _count_one(self, ws: GatewaySocket) -> None:
-        # discord.py itself leaves with 1000 after INVALID SESSION.
-        if ws.sent_code == 1000 and not ws.received_code:
+        is_invalid_session = ws.own_close_code == 1000 and not ws.discords_close_code
+        if is_invalid_session:
             self.pace.has_session = False
-            if RESUME in ws.sent:  # which was refused, and that is no failure
+            if RESUME in ws.sent_opcodes:  # a refused RESUME is no failure: an IDENTIFY follows
                 return
-        code = ws.close_code or ws.sent_code
+        code = ws.close_code or ws.own_close_code
         if code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
             self.entry.end_client(discord.ConnectionClosed(ws, shard_id=None))
@@ -1465,12 +1472,12 @@ class Gateway:
                 self.entry.note_failure(self.entry.diagnose(error))
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """Before discord.py's hook: its 5 s are too long for many shards, or too short."""
+        """In the place of the client's hook: its 5 s are too long for many shards, or too short."""
         now = time.monotonic()
         group = (shard_id or 0) % self.max_concurrency
         allowed_at = self.pace.take_identify(now, group)
         await asyncio.sleep(allowed_at - now)
-        await self._before_identify(shard_id, initial=True)  # which then does not wait
+        await self._before_identify(shard_id, initial=True)  # at the initial one it does not wait
 
     def _on_up(self, shard_id: int | None = None) -> bool:
         # Not public, and the only way to the WebSocket of one shard.
@@ -1490,8 +1497,8 @@ class Gateway:
 
 
 # --- One client's life: log in, connect, end ---------------------------------------------------
-# Whoever made the client, and whatever its code does: it ends as a whole, in the time that it has.
-# It touches nothing of another client, and decides nothing of what comes after it.
+# Whoever made the client, and whatever its code does, it ends as a whole, in the time that it has.
+# A life touches nothing of another one. The entry decides what comes after it.
 
 
 def find_proxy() -> str | None:
@@ -1559,17 +1566,17 @@ class Life:
 
     def __init__(self, entry: "Entry") -> None:
         self.entry = entry
-        self.client: Any = None  # until its code has made one
-        self.error: BaseException | None = None  # why it ends
-        self.is_set_up = False  # its code is loaded
-        self.is_replaced = False  # the entry has ended it, or is to start anew
+        self.client: Any = None  # until the bot's code has made one
+        self.error: BaseException | None = None  # the reason of its end
+        self.is_set_up = False  # the bot's code is loaded
+        self.is_replaced = False  # the entry wants another life, or none
         self.end_asked = asyncio.Event()
         self._client_made = asyncio.Event()
-        self._is_closing = False  # of its code, only the main function may begin tasks still
-        self._client_closed = asyncio.Event()  # what follows in its code may come
+        self._is_closing = False  # the bot's tasks are over
+        self._client_closed = asyncio.Event()
         self._living_task: asyncio.Task[None]
         self._code_task: asyncio.Task[None] | None = None
-        self._closing_tasks: set[Any] = set()  # tasks of its code that wait for the close
+        self._closing_tasks: set[Any] = set()  # tasks of the bot's code that wait for the close
         self._gateway: Gateway | None = None
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
 
@@ -1603,12 +1610,12 @@ class Life:
         return failure
 
     def be_replaced(self) -> None:
-        """End, whatever its client or its code say."""
+        """End, because the entry wants it."""
         self.is_replaced = True
         self.end_asked.set()
 
     def may_begin(self) -> bool:
-        """Whether the code that is running may begin a task."""
+        """Whether the bot's code may begin a task: at the end, only its main function may."""
         return not self._is_closing or asyncio.current_task() is self._code_task
 
     def _begin(self, work: Any) -> asyncio.Task[Any]:
@@ -1629,7 +1636,7 @@ class Life:
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: take the client, and wait until it is closed."""
         if self._client_closed.is_set() and self._code_task:
-            self._code_task.cancel()  # it would start it again, but the entry does that
+            self._code_task.cancel()  # a loop around bot.start: the entry does that
             await until_cancelled()
         if self.client is None:
             await self._take(client)
@@ -1645,9 +1652,9 @@ class Life:
         self._close_client = client.close
         self._setup_hook = client.setup_hook
         client.close = self.close  # type: ignore[method-assign]
-        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it has its own time
+        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it is called by us
         if not isinstance(client.loop, asyncio.AbstractEventLoop):
-            await client.__aenter__()  # as `async with client` does, which may be left out
+            await client.__aenter__()  # a script may leave out `async with client`
         self._client_made.set()
 
     async def set_up(self, setup: Work) -> None:
@@ -1743,13 +1750,13 @@ class Life:
         # 5. What follows in its code.
         if self._code_task:
             if self.is_replaced:
-                self._code_task.cancel()  # as Ctrl-C does to `asyncio.run`
+                self._code_task.cancel()  # Ctrl-C does that to an `asyncio.run`
             await wait_for_end({self._code_task, *self._closing_tasks}, began + MAIN_UNTIL)
             self._tell_of_code(error_of(self._code_task))
             release_modules()
 
     def _tell_of_code(self, error: BaseException | None) -> None:
-        if error is None or isinstance(error, CodeError):  # as exit() at its end
+        if error is None or isinstance(error, CodeError):  # exit() at its end is one
             return
         if error not in (self.error, getattr(self.error, "__cause__", None)):
             log.error("What follows the bot's end has failed.", exc_info=error)
@@ -1757,7 +1764,7 @@ class Life:
     def _tasks_to_end(self, code: set[Path]) -> set[Any]:
         """The tasks that end with this client: those of discord.py, and of the bot's own code.
 
-        Others serve other bots too: those of a helper module, or a DNS lookup of the shared pool.
+        The bot has begun others that serve all: of a helper module, or of the shared pool.
         """
         own = set()
         for task in self.entry.tasks - {self._living_task, self._code_task, *self._closing_tasks}:
@@ -1775,13 +1782,13 @@ class Life:
             finally:
                 await self.client.http.close()  # not public: where the client's own was cut off
 
-    async def reload(self, code: set[Path]) -> str:
+    async def reload(self, saved: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
         code_life.set(weakref.ref(self))
         code_owner.set(self.entry)
         outcome = ""
         async with self._one_reload:
-            for name in saved_extensions(self.client, code):
+            for name in saved_extensions(self.client, saved):
                 if self.end_asked.is_set():
                     break
                 outcome = outcome or "reloaded"
@@ -1799,10 +1806,11 @@ class Life:
     async def close(self) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it.
 
-        Where the end has begun already, it does neither.
+        It does neither where the end was asked for already, or where connect() calls it: connect()
+        then raises the reason.
         """
         is_discord_py = self._gateway and asyncio.current_task() is self._living_task
-        if is_discord_py or self.end_asked.is_set():  # what connect() raises then says why
+        if is_discord_py or self.end_asked.is_set():
             return
         self.end_asked.set()
         await self._wait_until_closed()
@@ -1813,8 +1821,8 @@ class Life:
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
-# It lives one client after another, says how the bot is, and waits as its pace and the network
-# tell it to. It knows of no other bot.
+# An entry lives one client after another, says how the bot is, and waits as its pace and the
+# network tell it to. It knows of no other bot.
 
 
 START_AGAIN = (
@@ -1828,7 +1836,7 @@ class Entry(Owner):
     def __init__(self, settings: BotSettings, shared: Shared) -> None:
         super().__init__()
         self.settings = settings
-        self.wanted: BotSettings | None = None  # what it is to run with; None: it is to end
+        self.wanted: BotSettings | None = None  # the settings of its next client; None: it ends
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
@@ -1901,7 +1909,7 @@ class Entry(Owner):
             self.set_state("stopped")
 
     def _has_ended(self, error: BaseException | None) -> bool:
-        """Whether no other client follows after this error, or none. If so, the log says why."""
+        """Whether the bot stops here. `error` is None where its own code has closed the client."""
         if error is None:
             self.failure = Failure()
             log.info("stopped: it closed itself")
@@ -1961,41 +1969,41 @@ class Entry(Owner):
                     await self.shared.network_back.wait()
             delay = self.pace.wait(time.monotonic())
 
-    def needs_start_for(self, code: set[Path], scripts: set[Path | None]) -> set[Path]:
-        """For which of these saved files it has to start again, as it cannot load them anew."""
-        if self.life.is_replaced:  # what follows reads all of it
+    def files_to_restart_for(self, saved: set[Path], scripts: set[Path | None]) -> set[Path]:
+        """The saved files for which the bot has to start again, as it cannot load them anew."""
+        if self.life.is_replaced:  # the next client reads all of it
             return set()
-        own = code & self.code_files()
+        own = saved & self.code_files()
         script = self.settings.script
         if self.life.is_set_up and not self.is_ending:
-            loadable = saved_extensions(self.life.client, code).values()
+            loadable = saved_extensions(self.life.client, saved).values()
             return own.difference(*loadable) if script else set()
-        if script:  # it may have failed before it has imported what is beside it
-            own |= {path for path in code - scripts if script.parent in path.parents}
+        if script:  # it may have failed before it imported the file beside it
+            own |= {path for path in saved - scripts if script.parent in path.parents}
         return own
 
-    async def renew(self, own: set[Path], code: set[Path]) -> str:
-        """Run this saved code: start again for its own, or else load its extensions anew.
+    async def renew(self, restart_for: set[Path], saved: set[Path]) -> str:
+        """Run the saved code: start again for these files, or else load extensions anew.
 
         Returns what that changes, in a word.
         """
-        if not own:
-            return await self.life.reload(code)
+        if not restart_for:
+            return await self.life.reload(saved)
         code_owner.set(self)
         try:
-            for path in own:
+            for path in restart_for:
                 check_script(path)
         except Exception as error:
             failure = diagnose_setup(error, self.settings)
             log.error("%s The bot stays as it is.", failure.text)
             return "did not load in"
-        if own != {self.settings.script}:
+        if restart_for != {self.settings.script}:
             forget_modules(self)
         self.restart()
         return "restarted"
 
     def set_ready(self) -> None:
-        client: Any = self.life.client  # it is logged in
+        client: Any = self.life.client
         servers = counted(len(client.guilds), "server")
         log.info("ready as %s (%s) in %s", client.user, client.user.id, servers)
         self.reconnects.append(time.time() if self.reconnects else 0)
@@ -2033,11 +2041,11 @@ def counted(number: int, thing: str) -> str:
 
 
 # --- All the entries ---------------------------------------------------------------------------
-# It makes the running bots what the settings and their code say, now and after each change, until
-# all have ended. What a bot does by itself is none of its business.
+# The runner makes the running bots equal to the settings and their code, now and after each change,
+# until all have ended. It leaves to each bot how it lives.
 
 
-Changes = dict[str, list[str]]  # by what has changed, the names of the bots; by "", of all others
+Changes = dict[str, list[str]]  # the names of the bots by a word for their change, or by ""
 
 
 def in_one_line(changes: Changes) -> str:
@@ -2064,17 +2072,17 @@ class Runner:
         self._only = only
         self._environment = dict(os.environ)
         self._exported: dict[str, str] = {}  # the env file's variables that are in os.environ
-        # By the bot's id, so that no bot has two sessions; also those that have ended.
+        # By the bot's id, so that no bot has two sessions. Those that have ended stay here.
         self._entries: dict[str, Entry] = {}
-        self._listed: list[Entry] = []  # those that are to run, or were, once they are to stop
+        self._listed: list[Entry] = []  # in the order of the settings that were last read
         self._is_stopping = False
-        # Until then a change may take. None: the log has said what has come of the last one.
+        # The log waits so long for the bots to settle. None: it has said how they are.
         self._settle_by: float | None = time.monotonic() + SETTLE_TIMEOUT
         self._told: list[float] = []  # since when each bot was as the log has said
 
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
-        files.follow([self.env_file])  # also while it is not there
+        files.follow([self.env_file])  # it may come later
         reading = Reading(self.env_file, self._environment)
         bots = self._choose(reading)
         self._export(reading)
@@ -2127,7 +2135,7 @@ class Runner:
                 log.exception("This is a bug of run_bots.py. The bots go on.")
             await asyncio.sleep(1)
             changed = files.changed() if watch else {}
-            if changed and changed == last:  # they are not being written any more
+            if changed and changed == last:  # nobody writes them any more
                 asyncio.create_task(self._follow(changed))  # noqa: RUF006  # its owner keeps it alive
             last = changed
 
@@ -2149,10 +2157,11 @@ class Runner:
         if code != saved.keys():
             self._follow_settings(changes)
         scripts = {entry.settings.script for entry in self._listed}
-        renewals = {}  # none begins before all are here: it may forget a module that others have
-        for entry in self._listed:
-            own = entry.needs_start_for(code, scripts)
-            task = asyncio.create_task(entry.renew(own, code))
+        # All say it before the first one begins, which may forget modules that others have too.
+        restarts = {entry: entry.files_to_restart_for(code, scripts) for entry in self._listed}
+        renewals = {}
+        for entry, restart_for in restarts.items():
+            task = asyncio.create_task(entry.renew(restart_for, code))
             renewals[task] = entry.name
         await asyncio.wait(renewals, timeout=SETUP_TIMEOUT)
         for task, name in renewals.items():
@@ -2213,7 +2222,7 @@ class Runner:
 
     def _notify_status(self) -> None:
         if "NOTIFY_SOCKET" in os.environ:
-            status = summarize(self._listed)[:1000]  # it takes 4,096 bytes, a character up to four
+            status = summarize(self._listed)[:1000]  # systemd takes 4,096 bytes
             notify(f"STATUS={status}")
 
     def show(self) -> None:
@@ -2270,25 +2279,25 @@ class Runner:
 
 
 # --- What belongs to all bots, and what one bot's code does to it -------------------------------
-# The event loop, its tasks, threads and signals, the environment: each bot's code has its own part
-# of them, and takes nothing from the others.
+# The event loop, tasks, threads, signals, the environment: each bot's code has its own part of
+# them, and takes nothing from the others.
 
 
 def restore_folder() -> None:
     """Go back to the current folder, where code of a bot has left it."""
-    with suppress(OSError):  # it is deleted
+    with suppress(OSError):  # one of the two is deleted
         if not START_FOLDER.samefile("."):
             os.chdir(START_FOLDER)
             hint = "Use Path(__file__).with_name(...) for a file beside it."
             log.warning("This code changes the current folder, which is for all bots. %s", hint)
 
 
-belongings = [restore_folder]  # each of these puts back something that is for all bots
+restorers = [restore_folder]  # `start` adds those of the log and of the signals
 
 
 def restore_what_is_shared() -> None:
-    """Put back what code of a bot has taken from all. It is called after any that was loaded."""
-    for restore in belongings:
+    """Put back what a bot's code has taken from all: after its setup, and once a second."""
+    for restore in restorers:
         restore()
 
 
@@ -2302,7 +2311,8 @@ class Task(asyncio.Task[Any]):
         siblings.add(self)
         self.add_done_callback(siblings.discard)
         life = life_of_code()
-        if code_life.get() and not (life and life.may_begin()):
+        was_begun_by_client = code_life.get() is not None
+        if was_begun_by_client and not (life and life.may_begin()):
             self.cancel()
 
 
@@ -2320,13 +2330,12 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             super().stop()
 
     def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
-        if number not in SIGNALS:  # which are the program's, and in --check nobody takes them back
-            # The loop's own one takes the wakeup file of `Signals`.
+        if number not in SIGNALS:  # those are the program's
+            # Not by the loop's own method: that takes the wakeup file of `Signals`.
             signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
-        # Another executor is the bot's own, and has its context; or it is of processes.
-        if executor is None:
+        if executor is None:  # another one is the bot's own, perhaps one of processes
             # Names are looked up for all bots, and one bot may keep all of its threads busy.
             owner = PROGRAM if function is socket.getaddrinfo else code_owner.get()
             executor = owner.executor
@@ -2339,9 +2348,10 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Say it in the name of the bot whose task or callback has failed."""
         source = context.get("handle") or context.get("future") or context.get("task")
-        own = getattr(source, "_context", contextvars.copy_context())  # not public in a handle
-        own = getattr(source, "context", own)
-        own.copy().run(super().call_exception_handler, context)  # it may be running
+        own = getattr(source, "_context", contextvars.copy_context())  # a handle's, not public
+        own = getattr(source, "context", own)  # a task's
+        # A copy, because nothing can run in a context in which something runs already.
+        own.copy().run(super().call_exception_handler, context)
 
     def run_until_done(self, work: Coroutine[Any, Any, int]) -> int:
         """Run this, whatever code of a bot raises or stops."""
@@ -2360,7 +2370,7 @@ def close_bot_of(error: BaseException) -> None:
     context = contextvars.copy_context()
     for owner in owners:
         for task in owner.tasks:
-            if error_of(task) is error:  # of a callback there is none
+            if error_of(task) is error:  # no task, if a callback has raised it
                 context = task.context
     life = context.run(life_of_code)
     if life:
@@ -2375,7 +2385,7 @@ def start_bot_again(*_: object) -> NoReturn:
     if life:
         log.info("Its code starts it again.")
         life.entry.restart()
-    raise asyncio.CancelledError  # what follows is not to run
+    raise asyncio.CancelledError  # nothing behind it in that code is to run
 
 
 def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
@@ -2389,11 +2399,11 @@ def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
 handle_record = logging.Handler.handle
 
 
-def own_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
+def visible_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     """In the place of `asyncio.all_tasks`: to code of a bot, only the tasks that it has begun."""
     owner = code_owner.get()
     own = set()
-    for task in find_all_tasks(loop):  # of another loop, perhaps: that of a thread
+    for task in find_all_tasks(loop):  # a thread may have a loop, and tasks, of its own
         is_own = task in owner.tasks and is_users(file_of_task(task))
         if is_own or not owner.name or not isinstance(task, Task):
             own.add(task)
@@ -2455,7 +2465,7 @@ def take_over() -> None:
     for place in (asyncio, asyncio.Runner):
         wrap(place, "run", hand_over)
     os.execv = os.execve = start_bot_again  # type: ignore[assignment]
-    asyncio.all_tasks = asyncio.tasks.all_tasks = own_tasks
+    asyncio.all_tasks = asyncio.tasks.all_tasks = visible_tasks
     logging.Handler.handle = handle_or_tell  # type: ignore[assignment, method-assign]
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     os.environ.__class__ = Environment
@@ -2480,14 +2490,13 @@ class Visit(Life):
         self._ask = ask
 
     async def log_in(self) -> None:
-        trouble = None  # looked at behind `except`: what comes then is not because of it
         try:
             await super().log_in()
+            return
         except (OSError, aiohttp.ClientError) as error:
             trouble = error
-        if trouble:  # the code can be looked at
-            await self.set_up(self._setup_hook)
-            raise trouble
+        await self.set_up(self._setup_hook)  # the code can be looked at without Discord
+        raise trouble
 
     async def set_up(self, setup: Work) -> None:
         try:
@@ -2509,13 +2518,13 @@ async def look(bots: list[BotSettings], *, sync: bool) -> int:
     ask = upload_commands if sync else describe
     heads = "slash commands" if sync else "id                   servers  connects"
     shared = Shared()
-    places = asyncio.Semaphore(VISITS_AT_ONCE)
-    told: set[str] = set()  # what is the same for many bots is told once
+    turns = asyncio.Semaphore(VISITS_AT_ONCE)
+    told: set[str] = set()  # a problem that many bots have is told once
 
     async def visit(bot: BotSettings) -> bool:
         life = Visit(bot, shared, ask)
         code_owner.set(life.entry)
-        async with places:
+        async with turns:
             asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.end_asked.set)
             error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
         row = life.answer
@@ -2541,7 +2550,7 @@ async def upload_commands(client: Any) -> str:
     tree = client._connection._command_tree  # not public: a plain client has no other way to it
     if tree is None:
         return "none"
-    places: dict[str, Any] = {}  # by what is printed behind a command
+    places: dict[str, Any] = {}  # by the words behind a printed command
     # Not public: a tree says a server's commands only to whoever knows the server already.
     for server in {*tree._guild_commands, *(server for _, server, _ in tree._context_menus)}:
         if server:
@@ -2575,7 +2584,7 @@ async def describe(client: Any) -> str:
 
 
 # --- How the bots are: a line for the log and systemd, and a page -------------------------------
-# It only reads. What it says has no token, and the page loads nothing from elsewhere.
+# This room only reads. It says no token, and the page loads nothing from elsewhere.
 
 
 def summarize(entries: list[Entry]) -> str:
@@ -2595,7 +2604,7 @@ def summarize(entries: list[Entry]) -> str:
 
 async def serve_status(address: str, report: Callable[[], Report]) -> None:
     """Answer at [HOST:]PORT, to people, programs and probes, for as long as the event loop runs."""
-    from aiohttp import web  # it takes time and memory
+    from aiohttp import web  # this import takes time and memory
 
     async def answer(request: web.Request) -> web.Response:
         status = 200
@@ -2609,8 +2618,10 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
         elif request.path == "/healthz":
             text = "The event loop answers"
         else:
-            text = report()["summary"]
-            status = 503 if "Not ready" in text else 200
+            now = report()
+            text = now["summary"]
+            if any(bot["state"] != "ready" for bot in now["bots"]):
+                status = 503
         return web.Response(status=status, content_type=kind, text=text, headers=STATUS_HEADERS)
 
     app = web.Application()
@@ -3056,14 +3067,14 @@ def tidy_memory() -> None:
 # Every line has its bot's name, no line has a token, and none holds the bots up.
 
 
-names: dict[str, str] = {}  # what the log calls each bot, by its token
-odd_tokens: set[str] = set()  # those that do not look like one
+names: dict[str, str] = {}  # of the bots, by their tokens
+odd_tokens: set[str] = set()  # tokens without a token's form
 
 
 def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
-    text = TOKEN_FORM.sub(lambda found: f"[token of {names.get(found[0], 'a bot')}]", text)
-    for token in tuple(odd_tokens):  # of any thread
+    found = [*TOKEN_FORM.findall(text), *odd_tokens]
+    for token in sorted(found, key=len, reverse=True):
         text = text.replace(token, f"[token of {names.get(token, 'a bot')}]")
     return text
 
@@ -3084,7 +3095,7 @@ class Output(io.BufferedIOBase):
         return True
 
     def close(self) -> None:
-        """Nothing: code that wraps the stream anew lets go of the one that it was in."""
+        """Do nothing: a wrapper that a bot's code throws away closes its buffer."""
 
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
@@ -3098,7 +3109,7 @@ class Output(io.BufferedIOBase):
             with suppress(OSError, ValueError):
                 while data:
                     written = target.write(data)
-                    if written is None:  # it is full, and does not wait itself
+                    if written is None:  # a full pipe that does not block
                         time.sleep(0.01)
                     else:
                         data = data[written:]
@@ -3112,7 +3123,7 @@ def protect_output() -> None:
     atexit.register(flush_output)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):  # it may be closed, or None
+        if isinstance(stream, io.TextIOWrapper):  # a closed one is None
             output = Output(stream)
             # Not every code page has every character.
             errors = "backslashreplace"
@@ -3127,7 +3138,7 @@ def protect_output() -> None:
 def flush_output() -> None:
     """Write out what was printed, as long as somebody reads."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # it may be None, or closed
+        with suppress(AttributeError, OSError, ValueError):  # None has no flush
             stream.flush()
     deadline = time.monotonic() + FLUSH_TIMEOUT
     for output in outputs:
@@ -3135,9 +3146,9 @@ def flush_output() -> None:
             time.sleep(0.01)
 
 
-# What discord.py says of a lost connection and of a late heartbeat, for each bot, with a traceback
-# or a stack: the program says both itself, in one line. And what it says at every start of packages
-# that only voice needs, which says so too when it is used.
+# discord.py's words on a lost connection and a late heartbeat, for each bot, with a traceback or a
+# stack: the program says both itself, in one line. And on packages that only voice needs, at every
+# start: voice says so itself when it is used.
 LEFT_OUT = re.compile(
     "Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat|.* voice will NOT be"
 )
@@ -3156,13 +3167,13 @@ class Log(logging.StreamHandler[Any]):
         self._level_of_all = logging.getLevelName(level.upper())
         self._is_journal = is_under_journald()
         self._blocked_by: str | None = (
-            None  # what code was seen to block all bots, and is not to be told again
+            None  # the place last seen to block all bots: it is told once
         )
-        # As discord.py does, in colour; but without, where a container has it in its files.
+        # In colour, as discord.py does it, but not into files, where containers have colour too.
         discord.utils.setup_logging(handler=self, level=self._level_of_all)
         if not os.isatty(2):
             line = "[{levelname:<8}] {name}: {message}"
-            if not self._is_journal:  # which has its own times
+            if not self._is_journal:  # the journal has its own times
                 line = f"[{{asctime}}] {line}"
             self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
         if self._level_of_all == logging.INFO:
@@ -3176,7 +3187,7 @@ class Log(logging.StreamHandler[Any]):
     def format(self, record: logging.LogRecord) -> str:
         name = code_owner.get().name
         if name:
-            record = copy.copy(record)  # other handlers get it as it is
+            record = copy.copy(record)  # other handlers get the record as it was
             record.msg = f"[{name}] {record.getMessage()}"
             record.args = None
         text = super().format(record)
@@ -3237,8 +3248,7 @@ def format_warning(
 
 
 # --- The command line --------------------------------------------------------------------------
-# What is asked for, and the exit code. Only here the program begins, and only here it ends as
-# asked.
+# Here the program begins, does what is asked for, and ends with its exit code.
 
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -3310,7 +3320,7 @@ def start(arguments: argparse.Namespace, log_output: Log) -> int:
             code = loop.run_until_done(look(bots, sync=arguments.sync_commands))
             end_now(code)  # whatever threads a setup has begun
         signals = Signals()
-        belongings.extend([log_output.restore, signals.hold])
+        restorers.extend([log_output.restore, signals.hold])
         watch = not arguments.no_watch
         work = runner.run(bots, signals, watch=watch, status=arguments.status)
         return int(loop.run_until_done(work))
