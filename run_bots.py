@@ -608,7 +608,11 @@ def how_to_begin(path: Path) -> Iterable[str]:
 # One process has one module of a name. No bot gets the module of another bot, or loses its own.
 
 
-class CodeError(Exception):
+class SetupFailed(Exception):
+    """The bot's own setup has not ended well. The cause is what it raised, or the text says why."""
+
+
+class CodeError(SetupFailed):
     """A bot's code cannot be run here. The text says why."""
 
 
@@ -686,39 +690,23 @@ def release_modules() -> None:
 
 def forget_modules(owner: Owner) -> None:
     """See that a bot's modules are read anew, also where another bot has them."""
-    for name in imported_modules(owner).keys() - loaded_extensions():
+    loaded = ChainMap(*[bot.extensions for bot in bots_with_extensions])
+    for name in imported_modules(owner).keys() - loaded.keys():
         del sys.modules[name]
 
 
-bots_with_code: weakref.WeakSet[Any] = weakref.WeakSet()
+bots_with_extensions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def loaded_extensions() -> set[str]:
-    """The names of the extensions that any bot has."""
-    return {name for bot in bots_with_code for name in bot.extensions}
-
-
-def saved_extensions(client: object, saved: set[Path]) -> dict[str, set[Path]]:
-    """The extensions of a client that are among these files, by name, with their files."""
+def saved_extensions(client: object, saved: set[Path]) -> dict[Path, str]:
+    """Those of these files that are a client's extensions, and the names of these."""
     found = {}
     for name, module in getattr(client, "extensions", {}).items():  # a plain client has none
-        file = Path(file_of(module))
-        place = file.parent if file.name == "__init__.py" else file
-        own = {path for path in saved if path.is_relative_to(place)}
-        if own:
-            found[name] = own
+        place = getattr(module, "__path__", [file_of(module)])[0]
+        for path in saved:
+            if path.is_relative_to(place):
+                found[path] = name
     return found
-
-
-def put_back_modules(before: dict[str, Any]) -> None:
-    """Put back the modules of extensions that some bot still has."""
-    for bot in bots_with_code:
-        for name, module in bot.extensions.items():  # each bot has one of its own
-            sys.modules.setdefault(name, module)
-    kept = tuple(f"{name}." for name in loaded_extensions())
-    for part in before.keys() - sys.modules.keys():
-        if part.startswith(kept):
-            sys.modules[part] = before[part]
 
 
 def keep_modules(change: Any) -> Any:
@@ -726,7 +714,7 @@ def keep_modules(change: Any) -> Any:
 
     @functools.wraps(change)
     async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
-        bots_with_code.add(bot)
+        bots_with_extensions.add(bot)
         before = dict(sys.modules)
         try:
             await change(bot, name, **options)
@@ -735,8 +723,12 @@ def keep_modules(change: Any) -> Any:
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
             files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            if before.keys() - sys.modules.keys():  # an extension was unloaded
-                put_back_modules(before)
+            loaded = ChainMap(*[other.extensions for other in bots_with_extensions])
+            for lost in before.keys() - sys.modules.keys():
+                if lost in loaded:  # each bot has a module of its own
+                    sys.modules[lost] = loaded[lost]
+                elif name in loaded:  # a part of it
+                    sys.modules[lost] = before[lost]
 
     return change_and_keep
 
@@ -965,10 +957,6 @@ class Failure:
         self.text = hide_tokens(" ".join(self.text.split()))  # code may raise several lines
 
 
-class SetupFailed(Exception):
-    """The bot's own setup has not ended well. The cause is what it raised, or the text says why."""
-
-
 # The close codes after which a person has to change something:
 # https://docs.discord.com/developers/topics/opcodes-and-status-codes
 OTHER_CLOSE = "Refused (close code {code}). Update discord.py, or change {intents}."
@@ -993,6 +981,7 @@ NO_CERTIFICATES = (
     " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
 UNREACHED = "Discord cannot be reached. Check the network ({})."
+NOT_DISCORD = "The answer is not from Discord. Is there a log-in page or a proxy in the way?"
 UNANSWERED = {
     TimeoutError: "Discord does not answer.",
     aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
@@ -1042,7 +1031,7 @@ NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that beg
 
 def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. `client` is None where the bot's code has made none yet."""
-    if client is None or isinstance(error, (SetupFailed, CodeError)):
+    if client is None or isinstance(error, SetupFailed):
         return diagnose_setup(error.__cause__ or error, bot)
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
         error = error.__cause__ or error  # Discord's answer
@@ -1055,10 +1044,10 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | No
     if isinstance(error, discord.RateLimited):
         text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
         return Failure(text, Kind.TOLD, wait=error.retry_after)
-    return diagnose_unanswered(error, client)
+    return diagnose_unanswered(error)
 
 
-def diagnose_unanswered(error: BaseException, client: discord.Client) -> Failure:
+def diagnose_unanswered(error: BaseException) -> Failure:
     """What an exception means with which Discord has not answered."""
     if getattr(error, "errno", 0) == errno.EMFILE:
         text = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
@@ -1066,8 +1055,6 @@ def diagnose_unanswered(error: BaseException, client: discord.Client) -> Failure
     for kind_of_error, sentence in UNANSWERED.items():
         if isinstance(error, kind_of_error):
             return Failure(sentence.format(error), Kind.SOON)
-    if not client.application and isinstance(error, (TypeError, KeyError, ValueError)):
-        return diagnose_status(200, {})  # at the log-in discord.py takes a page for its data
     return Failure(f"Unexpected error: {error!r}.", cause=error)
 
 
@@ -1107,8 +1094,7 @@ def missing_intents(client: discord.Client) -> list[str]:
 def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
     """What an HTTP status means that is no success, of whoever answers: Discord or another."""
     if status < 400:
-        text = "The answer is not from Discord. Is there a log-in page or a proxy in the way?"
-        return Failure(text, Kind.SOON)
+        return Failure(UNREACHED.format(NOT_DISCORD), Kind.SOON)
     # Discord's own rate limits are JSON and come through a proxy. Others are Cloudflare's.
     is_discords = "Via" in headers and headers.get("Content-Type") == "application/json"
     if status == 429 and not is_discords:
@@ -1125,7 +1111,7 @@ def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
     """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
     cause = getattr(error, "original", error)  # discord.py wraps the errors of extensions
     problem = str(error).rstrip(".")
-    if not isinstance(error, (SetupFailed, CodeError, commands.ExtensionError)):
+    if not isinstance(error, (SetupFailed, commands.ExtensionError)):
         problem = f"{type(error).__name__}: {problem}"
     text = f"{bot.code_source}: {problem}{place_of(cause)}."
     for words, hint in HINTS.items():
@@ -1350,36 +1336,14 @@ class NewSession(Exception):
     """
 
 
-@dataclasses.dataclass
-class Starts:
-    """What Discord says of the sessions that a bot may start: session_start_limit, and shards."""
-
-    shards: int
-    remaining: int  # IDENTIFYs, until they are counted anew
-    reset_after: float  # seconds until then
-    max_concurrency: int
-
-
-async def ask_for_starts(client: discord.Client) -> Starts:
-    """Ask Discord how many IDENTIFYs the logged-in bot has left, whoever used the others up."""
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            # Not public, and nothing that is says how many are left.
-            shards, _, limit = await client.http.get_bot_gateway()
-        reset_after = limit["reset_after"] / 1000
-        return Starts(shards, limit["remaining"], reset_after, limit["max_concurrency"])
-    except (TypeError, KeyError, ValueError):
-        raise aiohttp.ClientError("The answer is not Discord's") from None
-
-
 class Gateway:
     """The way to the gateway of one client. No connection is opened before the entry allows it."""
 
-    def __init__(self, client: discord.Client, entry: "Entry", starts: Starts) -> None:
+    def __init__(self, client: discord.Client, entry: "Entry", shards: int, limit: Any) -> None:
         self.client = client
         self.entry = entry
         self.pace = entry.pace
-        self.max_concurrency = starts.max_concurrency
+        self.max_concurrency = limit["max_concurrency"]
         self.sockets: list[GatewaySocket] = []
         self.shards = 1
         self.launched = 0  # connections since connect() was called
@@ -1394,7 +1358,7 @@ class Gateway:
         if isinstance(client, discord.AutoShardedClient):
             prefix = "shard_"
             client.shard_connect_timeout = None  # the waits here may be longer
-            client.shard_count = client.shard_count or starts.shards
+            client.shard_count = client.shard_count or shards
             shard_ids = client.shard_ids or range(client.shard_count)
             self.shards = len(shard_ids)
         self.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
@@ -1512,6 +1476,13 @@ def find_proxy() -> str | None:
     return proxy
 
 
+async def starts_of(client: discord.Client) -> tuple[int, Any]:
+    """How many shards Discord wants, and its `session_start_limit`."""
+    # Not public, and nothing that is says how many IDENTIFYs are left, whoever used the others up.
+    shards, _, limit = await client.http.get_bot_gateway()
+    return shards, limit
+
+
 async def do_nothing() -> None:
     pass
 
@@ -1577,6 +1548,7 @@ class Life:
         self._living_task: asyncio.Task[None]
         self._code_task: asyncio.Task[None] | None = None
         self._closing_tasks: set[Any] = set()  # tasks of the bot's code that wait for the close
+        self._starts: tuple[int, Any]  # the shards that Discord wants, and the IDENTIFYs left
         self._gateway: Gateway | None = None
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
 
@@ -1585,9 +1557,14 @@ class Life:
         """The entry's: a bot may get another name or number while its client lives."""
         return self.entry.settings
 
+    def enter(self) -> None:
+        """Say that what the running task begins is the bot's code."""
+        code_owner.set(self.entry)
+        code_life.set(weakref.ref(self))
+
     async def run(self) -> BaseException | None:
         """Live. Returns the error that ended it; None where it was asked to end."""
-        code_life.set(weakref.ref(self))
+        self.enter()
         self._living_task = self._begin(self._live())
         await self.end_asked.wait()
         if self._living_task.cancelled():
@@ -1681,17 +1658,32 @@ class Life:
         http.proxy = http.proxy or find_proxy()
         own_limit = http.max_ratelimit_timeout
         http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-        async with asyncio.timeout(LOGIN_TIMEOUT):
-            await self.client.login(self.settings.token)
+        try:
+            async with asyncio.timeout(LOGIN_TIMEOUT):
+                await self.client.login(self.settings.token)
+                await self.ask_for_starts()
+        except (TypeError, KeyError, json.JSONDecodeError):  # it takes a page for Discord's data
+            raise aiohttp.ClientError(NOT_DISCORD) from None
         http.max_ratelimit_timeout = own_limit
+
+    async def ask_for_starts(self) -> None:
+        """Heed what Discord has counted, also of other processes: restarts add up.
+
+        https://docs.discord.com/developers/events/gateway#session-start-limit-object
+        """
+        self.entry.note_reached()
+        self._starts = await starts_of(self.client)
+        shards, limit = self._starts
+        if limit["remaining"] < IDENTIFY_RESERVE + shards - 1:
+            words = "Discord lets this bot connect only %s times more before it resets the token."
+            log.warning(words, limit["remaining"])
+            raise discord.RateLimited(max(limit["reset_after"] / 1000, IDENTIFY_GAP))
 
     async def stay(self) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
         files.follow(self.entry.code_files())
-        self.entry.note_reached()
         self.entry.pace.has_session = False
-        starts = await self._wait_for_starts()
-        self._gateway = Gateway(self.client, self.entry, starts)
+        self._gateway = Gateway(self.client, self.entry, *self._starts)
         while True:
             self._gateway.launched = 0
             try:
@@ -1704,24 +1696,6 @@ class Life:
                 # https://github.com/Rapptz/discord.py/issues/10520
                 if error.name != "sequence":
                     raise
-
-    async def _wait_for_starts(self) -> Starts:
-        """Heed what Discord has counted, also of other processes: restarts add up."""
-        while True:
-            try:
-                starts = await ask_for_starts(self.client)
-            except Exception as error:
-                failure = self.entry.diagnose(error)
-                if failure.kind is Kind.FINAL:
-                    raise
-            else:
-                if starts.remaining >= IDENTIFY_RESERVE + starts.shards - 1:
-                    return starts
-                text = f"Discord lets this bot connect only {starts.remaining} times more"
-                wait = max(starts.reset_after, IDENTIFY_GAP)
-                failure = Failure(f"{text} before it resets the token.", Kind.TOLD, wait=wait)
-            self.entry.note_failure(failure)
-            await self.entry.pause()
 
     async def _end(self) -> None:
         """End all of it, in an order in which each part has what it needs."""
@@ -1784,11 +1758,10 @@ class Life:
 
     async def reload(self, saved: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
-        code_life.set(weakref.ref(self))
-        code_owner.set(self.entry)
+        self.enter()
         outcome = ""
         async with self._one_reload:
-            for name in saved_extensions(self.client, saved):
+            for name in dict.fromkeys(saved_extensions(self.client, saved).values()):
                 if self.end_asked.is_set():
                     break
                 outcome = outcome or "reloaded"
@@ -1894,7 +1867,6 @@ class Entry(Owner):
         try:
             while self.wanted:
                 self.settings = self.wanted
-                code_owner.set(self)
                 self.life = Life(self)
                 error = await self.life.run()
                 if not self.life.is_replaced and self._has_ended(error):
@@ -1976,8 +1948,7 @@ class Entry(Owner):
         own = saved & self.code_files()
         script = self.settings.script
         if self.life.is_set_up and not self.is_ending:
-            loadable = saved_extensions(self.life.client, saved).values()
-            return own.difference(*loadable) if script else set()
+            return own - saved_extensions(self.life.client, saved).keys() if script else set()
         if script:  # it may have failed before it imported the file beside it
             own |= {path for path in saved - scripts if script.parent in path.parents}
         return own
@@ -2247,14 +2218,12 @@ class Runner:
         for entry in self._listed:
             entry.end()
 
-    async def run(
-        self, bots: list[BotSettings], signals: "Signals", *, watch: bool, status: str
-    ) -> int:
+    async def run(self, bots: list[BotSettings], *, watch: bool, status: str) -> int:
         """Run the bots until all have ended, by themselves or as asked. Returns the exit code."""
         self._shared = Shared()
         if status:
             await serve_status(status, self.report)
-        signals.take(self)
+        signals = Signals(self)
         self._apply(bots, defaultdict(list))
         keeping_up = asyncio.create_task(self._keep_up(watch))
         entries = self._entries.values()
@@ -2292,7 +2261,7 @@ def restore_folder() -> None:
             log.warning("This code changes the current folder, which is for all bots. %s", hint)
 
 
-restorers = [restore_folder]  # `start` adds those of the log and of the signals
+restorers = [restore_folder]  # `Log` and `Signals` add theirs
 
 
 def restore_what_is_shared() -> None:
@@ -2323,11 +2292,11 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         return Task(coroutine, loop=self, **options)
 
     def stop(self) -> None:
-        if code_owner.get().name:
+        if code_owner.get() is PROGRAM:
+            super().stop()
+        else:
             place = place_in(traceback.extract_stack())
             log.warning("The event loop is for all bots. It is not stopped%s.", place)
-        else:
-            super().stop()
 
     def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
         if number not in SIGNALS:  # those are the program's
@@ -2405,7 +2374,7 @@ def visible_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     own = set()
     for task in find_all_tasks(loop):  # a thread may have a loop, and tasks, of its own
         is_own = task in owner.tasks and is_users(file_of_task(task))
-        if is_own or not owner.name or not isinstance(task, Task):
+        if is_own or owner is PROGRAM or not isinstance(task, Task):
             own.add(task)
     return own
 
@@ -2509,6 +2478,9 @@ class Visit(Life):
                 raise
             log.warning("%s. Is it the running program that has it?", origin)
 
+    async def ask_for_starts(self) -> None:
+        """It does not connect."""
+
     async def stay(self) -> None:
         self.answer = await self._ask(self.client)
 
@@ -2523,7 +2495,6 @@ async def look(bots: list[BotSettings], *, sync: bool) -> int:
 
     async def visit(bot: BotSettings) -> bool:
         life = Visit(bot, shared, ask)
-        code_owner.set(life.entry)
         async with turns:
             asyncio.get_running_loop().call_later(VISIT_TIMEOUT, life.end_asked.set)
             error = await life.run() or SetupFailed("The setup was cancelled, or does not end")
@@ -2572,14 +2543,14 @@ async def describe(client: Any) -> str:
     """What `--check` says of a logged-in bot. Raises what is wrong with it."""
     if missing_intents(client):
         raise discord.PrivilegedIntentsRequired(None)
-    starts = await ask_for_starts(client)
+    _, limit = await starts_of(client)
     application = client.application
     permissions = discord.Permissions(
         view_channel=True, send_messages=True, read_message_history=True
     )
     invite = discord.utils.oauth_url(application.id, permissions=permissions)
     servers = application.approximate_guild_count
-    row = f"{application.id:<20} {servers:>7} {starts.remaining:>9}"
+    row = f"{application.id:<20} {servers:>7} {limit['remaining']:>9}"
     return f"{row}\n     on Discord: {client.user}, invite: {invite}"
 
 
@@ -2934,22 +2905,21 @@ class Signals:
     handlers of signals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
         # A copy, because exit() in a bot's code closes the input.
         self._terminal = os.dup(0) if os.isatty(0) else None
         self._is_stopping = False
-
-    def take(self, runner: Runner) -> None:
-        self._runner = runner
-        self._loop = asyncio.get_running_loop()
-        self.hold()
+        self.install()
+        restorers.append(self.install)
         if sys.platform == "win32":
             handle_closed_console()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def hold(self) -> None:
+    def install(self) -> None:
         """Have the signals, also where code of a bot has taken them."""
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)  # Windows has no loop.add_signal_handler
@@ -2957,9 +2927,7 @@ class Signals:
 
     def start_deadline(self, code: int) -> None:
         """Whatever is still busy has a limit from now on. The first one counts."""
-        deadline = threading.Timer(STOP_TIMEOUT, end_now, [code, True])
-        deadline.daemon = True
-        deadline.start()
+        threading.Thread(target=end_now, args=[code, STOP_TIMEOUT], daemon=True).start()
 
     def _listen(self) -> None:
         while True:
@@ -2984,21 +2952,17 @@ class Signals:
             end_now(EXIT_BUG)
 
 
-def end_now(code: int, is_late: bool = False) -> NoReturn:
-    """End the process whatever it does, but say why if it is late, and write out the rest."""
-
-    def say() -> None:
-        if is_late:
+def end_now(code: int, after: float = 0) -> NoReturn:
+    """End the process whatever it does, after so many seconds, and write out what was printed."""
+    time.sleep(after)
+    try:
+        with suppress(RuntimeError):  # where Python waits for a last thread, it begins no other one
+            # A bot's code may have replaced the output by something that does not return.
+            threading.Timer(FLUSH_TIMEOUT, os._exit, [code]).start()
+        if after:
             words = f"Some code of a bot does not stop{busy_place()}. The program ends without it."
             print(words, file=sys.stderr)
         flush_output()
-
-    saying = threading.Thread(target=say, daemon=True)  # a bot's code may have replaced the output
-    try:
-        saying.start()
-        saying.join(FLUSH_TIMEOUT)
-    except RuntimeError:  # Python has ended but for a thread, and begins no other one
-        say()
     finally:
         os._exit(code)
 
@@ -3181,6 +3145,7 @@ class Log(logging.StreamHandler[Any]):
         # Code of a bot may set up all loggers and handlers that it finds: this one stays as it is.
         self.setLevel(self._level_of_all)
         self.setLevel = self.setFormatter = self.setStream = lambda *_: None  # type: ignore[assignment, method-assign]
+        restorers.append(self.restore)
         logging.captureWarnings(True)
         warnings.formatwarning = format_warning
 
@@ -3293,16 +3258,16 @@ def find_env_file(named: str | None) -> Path:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     protect_output()
-    log_output = Log(arguments.log_level)  # it writes into the output that is protected
+    Log(arguments.log_level)  # it writes into the output that is protected
     sys.path[:0] = map(str, FOLDERS)  # where extensions are found
     try:
-        return start(arguments, log_output)
+        return start(arguments)
     except SettingsError as error:
         print(*error.args, sep="\n", file=sys.stderr)
         return EXIT_NEEDS_PERSON
 
 
-def start(arguments: argparse.Namespace, log_output: Log) -> int:
+def start(arguments: argparse.Namespace) -> int:
     """Do what is asked for. Returns the exit code, and raises `SettingsError`."""
     find_proxy()  # it says so if it cannot be used
     env_file = find_env_file(arguments.env_file)
@@ -3319,10 +3284,8 @@ def start(arguments: argparse.Namespace, log_output: Log) -> int:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
             code = loop.run_until_done(look(bots, sync=arguments.sync_commands))
             end_now(code)  # whatever threads a setup has begun
-        signals = Signals()
-        restorers.extend([log_output.restore, signals.hold])
         watch = not arguments.no_watch
-        work = runner.run(bots, signals, watch=watch, status=arguments.status)
+        work = runner.run(bots, watch=watch, status=arguments.status)
         return int(loop.run_until_done(work))
 
 

@@ -125,7 +125,7 @@ class JumpingLoop(run_bots.Loop):
 class NoSignals:
     """In the place of `run_bots.Signals`."""
 
-    def take(self, runner: run_bots.Runner) -> None:
+    def __init__(self, runner: run_bots.Runner) -> None:
         pass
 
     def start_deadline(self, code: int) -> None:
@@ -192,8 +192,7 @@ class Day:
         self.starts.append(clock.monotonic())
         self.runner = run_bots.Runner(self.env_file, None)
         settings = self.runner.read()
-        signals: Any = NoSignals()
-        running = self.runner.run(settings, signals, watch=True, status="")
+        running = self.runner.run(settings, watch=True, status="")
         self._program = asyncio.create_task(running)
 
     async def stop(self) -> None:
@@ -512,6 +511,7 @@ def main() -> int:
     options = read_options()
     if options.kind == "plain":
         run_bots.Bot = PlainClient  # type: ignore[assignment, misc]
+    run_bots.Signals = NoSignals  # type: ignore[assignment, misc]
     run_bots.take_over()
     run_bots.tidy_memory = lambda: None  # it takes real time
     logging.getLogger().setLevel(logging.INFO)
