@@ -918,15 +918,15 @@ async def start_or_hold(client: discord.Client, token: str, **options: Any) -> N
     await life.hold(client)
 
 
+log_in_client = discord.Client.login
+
+
 async def log_in_or_refuse(client: discord.Client, token: str) -> None:
     """In the place of `Client.login`: a script that logs in and connects by hand keeps no limit."""
     life = life_of_code()
     if life and not life.client:
         raise CodeError("It uses login(). Write await client.start(token) in its place")
     await log_in_client(client, token)
-
-
-log_in_client = discord.Client.login
 
 
 # --- What a failure means ----------------------------------------------------------------------
@@ -2357,6 +2357,9 @@ def start_bot_again(*_: object) -> NoReturn:
     raise asyncio.CancelledError  # nothing behind it in that code is to run
 
 
+handle_record = logging.Handler.handle
+
+
 def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
     """In the place of `Handler.handle`: what a bot's handler raises is not for whoever logs."""
     try:
@@ -2365,7 +2368,7 @@ def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
         handler.handleError(record)
 
 
-handle_record = logging.Handler.handle
+find_all_tasks = asyncio.all_tasks
 
 
 def visible_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
@@ -2379,7 +2382,7 @@ def visible_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
     return own
 
 
-find_all_tasks = asyncio.all_tasks
+start_thread = threading.Thread.start
 
 
 def start_in_context(thread: threading.Thread) -> None:
@@ -2398,9 +2401,6 @@ def start_in_context(thread: threading.Thread) -> None:
 
     thread.run = run_in_context  # type: ignore[method-assign]
     start_thread(thread)
-
-
-start_thread = threading.Thread.start
 
 
 class Environment(type(os.environ)):  # type: ignore[misc]
