@@ -3,14 +3,14 @@
 # requires-python = ">=3.11"
 # dependencies = ["discord.py>=2.7.1,<3", "python-dotenv>=1.2.3,<2"]
 # ///
-"""Run several Discord bots at once: one script, one env file.
+"""Run several Discord bots at once: one program, one env file.
 
 Put the bots' tokens into a file named .env, a line for each bot:
 
     DISCORD_BOT_TOKEN1=the token of your first bot
     DISCORD_BOT_TOKEN2=the token of your second bot
 
-Then start this script. It logs every bot in, keeps it connected, and stops them
+Then start run_bots.py. It logs every bot in, keeps it connected, and stops them
 all on Ctrl-C. What a bot does is in its script or its extensions, which are
 ordinary discord.py ones. Save the env file or their code while the bots run:
 what you changed starts again, and all the others stay connected. All settings
@@ -79,14 +79,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-# A path that is not absolute is looked for where the program was started, or else beside it; a
-# bot's code may change the current folder later.
+# A relative path is looked for in the folder where the program was started, then beside
+# run_bots.py. That folder is noted here, because a bot's code may leave it.
 START_FOLDER = Path.cwd()
 FOLDERS = tuple(dict.fromkeys((START_FOLDER, Path(__file__).resolve().parent)))
 
 
 def file_of(module: object) -> str:
-    """The path of a module's file; "" where it has none, as what is built into Python."""
+    """The path of a module's file; "" where it has none, such as a built-in module."""
     return getattr(module, "__file__", None) or ""
 
 
@@ -110,7 +110,7 @@ try:
     import discord.gateway
     import discord.http
     from discord.ext import commands
-    from dotenv.parser import parse_stream  # not documented: only these know the lines
+    from dotenv.parser import parse_stream  # not documented, but only these know line numbers
     from dotenv.variables import parse_variables
 except (ImportError, AttributeError) as error:
     print(explain_import(error), file=sys.stderr)
@@ -123,52 +123,54 @@ PORTAL = "https://discord.com/developers/applications"
 # Numbers of things:
 WARNINGS_SHOWN = 20  # about the settings
 VISITS_AT_ONCE = 20  # bots that --check and --sync-commands look at side by side
-OUTPUT_WAITING = 10_000  # writes that wait for somebody who reads; later ones are lost
-# A bot has so many IDENTIFYs at once, and one more for each IDENTIFY_EVERY. It begins only while
-# Discord has IDENTIFY_RESERVE left for it, because Discord counts those of other processes too.
+OUTPUT_WAITING = 10_000  # pieces of output that are kept while nobody reads
+# A bot may send IDENTIFY_BURST IDENTIFYs at once, then one every IDENTIFY_EVERY. It connects only
+# if Discord has IDENTIFY_RESERVE left for it: Discord counts those of other processes too.
 IDENTIFY_BURST = 40
 IDENTIFY_RESERVE = 500
 # All that follow are seconds.
 IDENTIFY_EVERY = 360
 IDENTIFY_GAP = 5  # between two IDENTIFYs of shards with the same remainder by max_concurrency
-# An attempt is given up after these, and tried again:
+# Limits. An attempt that takes longer is made again:
 LOGIN_TIMEOUT = 30
 SETUP_TIMEOUT = 60
 CONNECT_TIMEOUT = 30
 HELLO_TIMEOUT = 10  # from the connection to HELLO
 READY_TIMEOUT = 60  # from the connection to READY or RESUMED
-VISIT_TIMEOUT = LOGIN_TIMEOUT + SETUP_TIMEOUT
+VISIT_TIMEOUT = SETUP_TIMEOUT + LOGIN_TIMEOUT + SETUP_TIMEOUT  # its client, log-in, setup
 HAND_BACK_AFTER = 45  # discord.py gives up its wait for a connection after 60
 # Waits between two attempts. After a lost connection the wait is random, up to 1, 2, 4, 8 …
 # LOSS_DELAY. One loss is forgotten for each FORGIVE_AFTER without another one.
-NETWORK_DELAY = 25  # the longest one where nothing was reached
+NETWORK_DELAY = 25  # the longest one while Discord cannot be reached
 LOSS_DELAY = 900
 FORGIVE_AFTER = 300
 BLOCK_DELAY = 60  # where a block of the IP address does not say how long it lasts
-BLOCK_SPREAD = 5
-# How long each part of a bot's end may take, counted from its beginning:
-CLEANUP_UNTIL = 5  # the clean-up in its own code
-TASKS_UNTIL = 7.5
-CLOSE_UNTIL = 8
-MAIN_UNTIL = 8.5  # the lines of a script behind bot.run
+BLOCK_SPREAD = 5  # the bots come back one by one in this time
+# When each step of a bot's end is cut off, counted from the moment at which its end began:
+CLEANUP_UNTIL = 5  # its own clean-up
+TASKS_UNTIL = 7.5  # its tasks
+CLOSE_UNTIL = 8  # its client
+MAIN_UNTIL = 8.5  # the lines of its script behind bot.run
+# Other limits:
 GOODBYE_TIMEOUT = 1.5  # for Discord's answer to a close
 STOP_TIMEOUT = 9  # for the whole program, with the threads of the bots' code
 FLUSH_TIMEOUT = 0.5
 KEEP_ALIVE = 60  # how long a connection for requests stays open after its last one
 SETTLE_TIMEOUT = 30  # the log says then how many bots are ready, even if some still try
 
-# `logging` does not find this one by its name: a bot's code may silence all that it finds.
+# Not from logging.getLogger(): a bot's code may silence every logger that is found there.
 log = logging.Logger("run_bots")
 log.parent = logging.getLogger()
 Report = dict[str, Any]  # how a bot or the program is; times are in seconds since 1970
 
 
 # --- Whose code is running ----------------------------------------------------------------------
-# A context says it, and passes it on to each task, callback and thread that the code begins.
+# A context variable names the owner of the running code. Its tasks, callbacks and threads inherit
+# it.
 
 
 class Owner:
-    """A bot, however many clients it has had, or the program itself: what its code has begun."""
+    """Whoever code runs for: a bot, with one client after another, or the program itself."""
 
     name = ""  # for the log; the program has none
 
@@ -183,8 +185,8 @@ class Owner:
 owners: list[Owner] = []
 PROGRAM = Owner()
 code_owner = ContextVar("code_owner", default=PROGRAM)
-# The client's life in which the code was begun. A reference that keeps nothing alive: timers of
-# the shared pool have a bot's context for long.
+# The client's life that began the code, or None. A weak reference: a timer of the shared pool keeps
+# the bot's context, and would keep an old client in memory.
 code_life: ContextVar["weakref.ref[Life] | None"] = ContextVar("code_life", default=None)
 main_thread = threading.get_ident()
 
@@ -200,11 +202,11 @@ def life_of_code() -> "Life | None":
 # none open.
 
 
-PIPE = Path("/dev/stdin")  # an env file that can be read once
+STDIN = Path("/dev/stdin")  # the one pipe that is read, as an env file
 
 
 class Files(dict[Path, object]):
-    """The files that settings and code come from, and how each was when it was read."""
+    """Every file that settings and code come from, with its stamp when it was read."""
 
     def follow(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -212,7 +214,7 @@ class Files(dict[Path, object]):
                 self[path] = stamp_of(path)
 
     def changed(self) -> dict[Path, object]:
-        """Those that are not as they were when they were noted, and how they are."""
+        """The files whose stamp is different now, with the new one."""
         now = {path: stamp_of(path) for path in self}
         return dict(now.items() - self.items())
 
@@ -221,9 +223,9 @@ files = Files()
 
 
 def stamp_of(path: Path) -> object:
-    """What changes when a file is saved, or when a folder gets another file.
+    """A value that changes when a file is saved, or when a folder gets or loses a file.
 
-    To open it could hinder an editor that replaces it, on Windows.
+    The file is not opened: on Windows an editor could not replace it then.
     """
     with suppress(OSError):
         if path.is_file():
@@ -243,13 +245,13 @@ def find(name: str) -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path as people have written it."""
+    """A path as the log shows it: without the folder of the start, if it is in there."""
     return str(path).removeprefix(f"{START_FOLDER}{os.sep}")
 
 
 # --- Settings --------------------------------------------------------------------------------
-# It reads the env file and the process environment: what each bot is started with, or each problem.
-# It notes the files that it reads, to be followed, and changes nothing else.
+# From the env file and the process environment to each bot's settings, or a list of problems. It
+# notes the files that it reads, and odd tokens, which no log shows.
 
 
 # A token's three parts, of which the first is the bot's id in base64. Discord does not promise it.
@@ -322,7 +324,7 @@ def read_text(path: Path, called: str) -> str:
     """The text of a file in UTF-8, or in PowerShell's UTF-16. Raises `SettingsError`."""
     files.follow([path])
     try:
-        if path.is_fifo() and path != PIPE:  # a read might never end
+        if path.is_fifo() and path != STDIN:  # a read might never end
             raise OSError(None, "It is a pipe")
         data = path.read_bytes()
         has_mark = data.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -335,7 +337,7 @@ def read_text(path: Path, called: str) -> str:
 
 
 def check_text(text: str) -> None:
-    """Refuse curly quotes and line breaks. An editor makes the first, a lost quote the others."""
+    """Refuse curly quotes, which editors make, and line breaks, which a missing quote makes."""
     if re.search("^[\u2018-\u201f\u00ab]|[\u2018-\u201f\u00bb]$", text):
         raise SettingsError("There are curly quotes. Use straight ones, or none.")
     if re.search(r"[\x00-\x1f\x7f]\s*\S", text):
@@ -350,8 +352,8 @@ def list_of(text: str) -> list[str]:
     return re.findall(r"[^,\s](?:[^,]*[^,\s])?", text)
 
 
-# A placeholder for a token has one of these parts, or it has only the words of the second kind. In
-# those an x may stand for any letter.
+# A text is a placeholder if it has one of these parts, or if all its words are among the second
+# ones. Every x is left out before: people write xxxx.
 PLACEHOLDER_PART = re.compile("(?i)your|paste|insert|placeholder|example")
 PLACEHOLDER_WORD = re.compile(
     "a|the|my|bot|discord|first|second|third|of|goes|put|enter|here|token|secret|key|todo|none"
@@ -390,7 +392,7 @@ def parse_token_file(text: str) -> str:
 
 
 EXTENSION_FORM = re.compile(r"(?!.*\.py$)[^\W\d]\w*(\.\w+)*(\.\*)?")
-OTHERS_MODULES = {*sys.stdlib_module_names, "discord", "dotenv", "aiohttp"}
+TAKEN_NAMES = {*sys.stdlib_module_names, "discord", "dotenv", "aiohttp"}
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:
@@ -400,9 +402,14 @@ def parse_extensions(text: str) -> tuple[str, ...]:
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-        if name.partition(".")[0] in OTHERS_MODULES:
-            raise SettingsError(f"{name} is a module that others need. Rename your file.")
-        modules += extensions_in(name[:-2]) if name.endswith(".*") else [name]
+        if name.partition(".")[0] in TAKEN_NAMES:
+            raise SettingsError(
+                f"{name} is the name of a Python module that is needed. Rename your file."
+            )
+        if name.endswith(".*"):
+            modules += extensions_in(name.removesuffix(".*"))
+        else:
+            modules.append(name)
     return tuple(dict.fromkeys(modules))
 
 
@@ -447,8 +454,8 @@ class Setting(NamedTuple):
     field: str  # in `BotSettings`
     parse: Callable[[str], Any]
     help: str
-    default: str = ""  # where it is empty, the field has one of its own
-    is_for_all: bool = False  # without a number it is for every bot that is no script
+    default: str = ""  # if it is empty, the field has its own
+    is_for_all: bool = False  # may be set without a number, for every bot without a script
 
 
 SETTINGS = {
@@ -464,9 +471,10 @@ SETTINGS = {
         "intents", parse_intents, "what it hears", "default,message_content", True
     ),
 }
-# A bot sets only one of the two fields. The row of the second one stands first in SETTINGS.
+# By a field, the one that may not be set beside it: two rows set the token. The row of the second
+# one has to stand first in SETTINGS.
 RIVALS = {"token": "token", "extensions": "script"}
-UNIQUE = {"token": "bot", "name": "name"}  # fields that differ for each bot, and words for them
+UNIQUE = {"token": "bot", "name": "name"}  # fields that no two bots may share, and words
 
 
 class Reading:
@@ -477,7 +485,7 @@ class Reading:
         self.bots: list[BotSettings] = []  # by number
         self.problems: list[str] = []
         self.warnings: list[str] = []
-        self._claims: Variables = {}  # by bot id, and by name
+        self._claims: Variables = {}  # who has each bot id and name
         if os.path.exists(path):
             self._read_file(path)
         for name, text in environment.items():
@@ -494,7 +502,7 @@ class Reading:
         file = shown(path)
         stream = io.StringIO(read_text(path, file), newline=None)
         for binding in parse_stream(stream):
-            text, line = binding.original  # the blank lines above it belong to it
+            text, line = binding.original  # blank lines above the variable are counted to it
             line += text.count("\n") - text.lstrip().count("\n")
             place = f"{file}, line {line}"
             if binding.error or (binding.key and binding.value is None):
@@ -518,6 +526,7 @@ class Reading:
         for variable in self.variables.values():
             if not variable.text.strip():
                 continue
+            # At the first number in the name, or at its end: DISCORD_BOT_, 1, _FILE.
             head, number, tail = re.split("([1-9][0-9]*|$)", variable.name, maxsplit=1)
             name = f"{head}<N>{tail}"
             setting = SETTINGS.get(name)
@@ -573,6 +582,7 @@ class Reading:
             except SettingsError as error:
                 self.problems.append(f"{variable}: {error}")
         if script:
+            # So a refused intent names the script: "the intents (music.py)".
             sources["intents"] = Variable("the intents", "", script.text)
             for name, variable in own.items():
                 if SETTINGS[name].is_for_all:
@@ -580,7 +590,7 @@ class Reading:
         if not self.problems:  # otherwise a field may be missing, and nobody gets the bots
             self.bots.append(BotSettings(int(number), sources, **fields))
 
-    def _claim(self, field: str, value: str, variable: Variable) -> None:
+    def _claim(self, field: str, value: Any, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
         if field in UNIQUE:
             claimed = bot_id_of(value) if field == "token" else value
@@ -609,20 +619,20 @@ def how_to_begin(path: Path) -> Iterable[str]:
 
 
 class SetupFailed(Exception):
-    """The bot's own setup has not ended well. The cause is what it raised, or the text says why."""
+    """The bot's own setup has failed. `__cause__` says why, or else the text."""
 
 
 class CodeError(SetupFailed):
-    """A bot's code cannot be run here. The text says why."""
+    """A bot's code cannot be run here. The text says why, without a full stop."""
 
 
 def top_of(name: str) -> str:
-    """The module that this one is in: of a.b.c it is a."""
+    """The first part of a module's name: a of a.b.c."""
     return name.partition(".")[0]
 
 
 def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
-    """What extensions are in, by name: a file, or a folder."""
+    """The files or folders that these extensions come from, by the first part of their names."""
     own = {}
     for name in map(top_of, extensions):
         for path in (find(name), find(f"{name}.py")):
@@ -632,9 +642,9 @@ def modules_of(extensions: Iterable[str]) -> dict[str, Path]:
 
 
 def modules_beside(script: Path) -> dict[str, Path]:
-    """What a script can import from its own folder, by name: a file, or a folder.
+    """The files and folders beside a script that it may import, by the name of the module.
 
-    Only those that the script mentions, or that these mention: a folder may hold several bots.
+    Only those whose names are in the script, or in one of them: other bots may have theirs there.
     """
     there = {}
     for path in script.parent.glob("*"):
@@ -663,7 +673,7 @@ def claim_modules(own: dict[str, Path]) -> None:
     for name, path in own.items():
         other = claimed.get(name) or Path(file_of(sys.modules.get(name)))
         if other.name and path not in (other, *other.parents):
-            ways = "Give one another name, or run this bot in a process of its own, with --only"
+            ways = "Rename one of them, or run this bot in a process of its own, with --only"
             raise CodeError(f"{path} and {other} are modules of one name. {ways}")
     code_owner.get().modules = own
 
@@ -678,7 +688,7 @@ def imported_modules(owner: Owner) -> dict[str, Path]:
 
 
 def release_modules() -> None:
-    """The running bot has ended: what no other one has is imported anew."""
+    """Take the modules of the running bot out, except those that another bot has."""
     owner = code_owner.get()
     imported = imported_modules(owner)
     owner.modules = {}
@@ -689,17 +699,17 @@ def release_modules() -> None:
 
 
 def forget_modules(owner: Owner) -> None:
-    """See that a bot's modules are read anew, also where another bot has them."""
-    loaded = ChainMap(*[bot.extensions for bot in bots_with_extensions])
+    """Let a bot's modules be imported anew, except those that are some client's extensions."""
+    loaded = ChainMap(*[client.extensions for client in clients_with_extensions])
     for name in imported_modules(owner).keys() - loaded.keys():
         del sys.modules[name]
 
 
-bots_with_extensions: weakref.WeakSet[Any] = weakref.WeakSet()
+clients_with_extensions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def saved_extensions(client: object, saved: set[Path]) -> dict[Path, str]:
-    """Those of these files that are a client's extensions, and the names of these."""
+    """Which of the saved files are of a client's extensions, and of which one."""
     found = {}
     for name, module in getattr(client, "extensions", {}).items():  # a plain client has none
         place = getattr(module, "__path__", [file_of(module)])[0]
@@ -713,21 +723,21 @@ def keep_modules(change: Any) -> Any:
     """Around what loads and unloads an extension: the modules of other bots stay importable."""
 
     @functools.wraps(change)
-    async def change_and_keep(bot: Any, name: str, **options: Any) -> None:
-        bots_with_extensions.add(bot)
+    async def change_and_keep(client: Any, name: str, **options: Any) -> None:
+        clients_with_extensions.add(client)
         before = dict(sys.modules)
         try:
-            await change(bot, name, **options)
+            await change(client, name, **options)
         except (SystemExit, KeyboardInterrupt) as error:  # discord.py would leave half of it
             sys.modules.pop(name, None)
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
-            files.follow(Path(file_of(module)) for module in bot.extensions.values())
-            loaded = ChainMap(*[other.extensions for other in bots_with_extensions])
+            files.follow(Path(file_of(module)) for module in client.extensions.values())
+            loaded = ChainMap(*[other.extensions for other in clients_with_extensions])
             for lost in before.keys() - sys.modules.keys():
-                if lost in loaded:  # each bot has a module of its own
+                if lost in loaded:  # this other client has a module of its own
                     sys.modules[lost] = loaded[lost]
-                elif name in loaded:  # a part of it
+                elif name in loaded:  # a part of an extension that another client has
                     sys.modules[lost] = before[lost]
 
     return change_and_keep
@@ -739,7 +749,7 @@ def keep_modules(change: Any) -> Any:
 
 
 class Bot(commands.AutoShardedBot):
-    """What a bot is where nobody brings a client: it does what its extensions say, or says pong."""
+    """The client of a bot without a script: it loads its extensions, or answers ping with pong."""
 
     def __init__(self, settings: BotSettings) -> None:
         # Without the message content intent, a bot hears commands that begin with its mention.
@@ -775,28 +785,31 @@ STARTED_NONE = (
 
 
 def __getattr__(name: str) -> Any:
-    """Whoever looks into `__main__` means the script whose code is running: `pickle` does so."""
+    """Stand in for the running script, which is `__main__` to its own code: pickle looks there."""
     return getattr(code_owner.get().main_module, name)
 
 
 async def run_code(life: "Life") -> None:
-    """Run a bot's code from its beginning. Where it starts its client, `Life.hold` waits."""
-    bot = life.settings
-    if bot.script is None:
-        claim_modules(modules_of(bot.extensions))
-        await Bot(bot).start(bot.token)
+    """Run a bot's code from its beginning. At client.start() it waits, in `Life.hold`."""
+    settings = life.settings
+    if settings.script is None:
+        claim_modules(modules_of(settings.extensions))
+        await Bot(settings).start(settings.token)
         return
     try:
-        await begin_script(bot.script)
+        await begin_script(settings.script)
     except (SystemExit, KeyboardInterrupt) as error:
         text = f"It calls exit({error}){place_of(error)}"
-        raise CodeError(text) from None  # the cause would be diagnosed in its place
+        raise CodeError(text) from None  # a cause would be diagnosed in its place
     if life.client is None:
         raise CodeError(STARTED_NONE)
 
 
 class Begun:
-    """A coroutine that was run up to its first wait. Awaiting this object runs the rest."""
+    """A coroutine that was run up to its first wait. Awaiting this object runs the rest.
+
+    It is its own iterator: first comes the wait that is due already, then the coroutine's others.
+    """
 
     def __init__(self, work: Any, waits_for: object) -> None:
         self._work = work
@@ -815,15 +828,15 @@ class Script:
     """A script that is being read. It is a file for Python that ends in `bot.run(...)`.
 
     1. `begin_script` runs the file, in which `asyncio.run` is ours: see `hand_over`.
-    2. There `begin` runs what it gets, which is often `Client.run`, up to its first wait.
-    3. That wait is in `client.start(...)`, which is ours too: see `start_or_hold`. It gives the
-       client to the life, and ends when that has closed it.
-    4. `HandedOver` leaves the file. `run_code` awaits what was begun, as a task of the bot.
+    2. There `begin` runs what the script would run, up to its first wait, wherever that is.
+    3. `HandedOver` then leaves the file, and `run_code` awaits the rest, in a task of the bot.
+    4. Sooner or later it comes to `client.start(...)`, which is ours too: see `hold_client`. It
+       gives the client to the life, and returns when the life has closed it.
     """
 
     def __init__(self) -> None:
         self.begun: Begun | None = None
-        self.modules: dict[str, Any] = {}  # all of `sys.modules` at that moment
+        self.imported: dict[str, Any] = {}  # `sys.modules` as the script left its file
         self.errors: list[BaseException] = []  # the first one is the cause
 
 
@@ -831,7 +844,7 @@ being_read: Script | None = None
 
 
 class HandedOver(BaseException):
-    """A script has come to `asyncio.run`. What follows there would come after the bot's end."""
+    """It leaves a script at its `asyncio.run`: what follows there comes after the bot's end."""
 
 
 def begin_script(path: Path) -> Begun:
@@ -840,10 +853,10 @@ def begin_script(path: Path) -> Begun:
     check_script(path)
     own = modules_beside(path)
     claim_modules(own)
-    for module in own.values():  # the script may fail before it imports the file to be mended
+    for module in own.values():  # the script may fail before it imports the file to fix
         files.follow(python_files(module))
     sys.path[:] = dict.fromkeys([str(path.parent), *sys.path])
-    del sys.argv[1:]  # runpy puts the script before it
+    del sys.argv[1:]  # runpy sets the first one
     script = being_read = Script()
     try:
         runpy.run_path(str(path), run_name="__main__")
@@ -855,15 +868,15 @@ def begin_script(path: Path) -> Begun:
         restore_folder()
     if script.begun is None:
         raise script.errors[0]
-    code_owner.get().main_module = script.modules["__main__"]
-    # Python takes out what was being imported as HandedOver came through it.
-    for name, module in script.modules.items():
+    code_owner.get().main_module = script.imported["__main__"]
+    # HandedOver may have come through an import, whose module Python has then removed.
+    for name, module in script.imported.items():
         sys.modules.setdefault(name, module)
     return script.begun
 
 
 def check_script(script: Path) -> None:
-    """Raise `CodeError` or `SyntaxError` where a file of a script cannot be run."""
+    """Raise `CodeError` or `SyntaxError` where a bot's file cannot be run."""
     if not script.is_file():
         example = "such as bots/music.py, not bots or bots.music"
         raise CodeError(f"There is no file {shown(script)}. Name the script itself, {example}")
@@ -871,35 +884,36 @@ def check_script(script: Path) -> None:
 
 
 def hand_over(run: Any) -> Any:
-    """In the place of `asyncio.run`: a script gives us what it would run."""
+    """In the place of whatever runs an event loop: a script gives us what it would run."""
 
     @functools.wraps(run)
     def run_or_hand_over(*arguments: Any, **options: Any) -> Any:
         script = being_read
         if script is None or threading.get_ident() != main_thread:
             return run(*arguments, **options)
-        work = arguments[-1]
-        if run.__name__ == "run" and not script.begun:
+        work = arguments[-1]  # a loop or a `Runner` may stand before it
+        if script.begun is None and run.__name__ == "run":
             return begin(work, script)
         if asyncio.iscoroutine(work):
-            work.close()
-        if script.begun:  # a clean-up of its own, in spite of HandedOver
-            if getattr(work, "__qualname__", "").startswith("Client.run."):
-                place = place_in(traceback.extract_stack())
-                log.error("It runs its bot again%s. Write except Exception, not except.", place)
-            raise HandedOver
-        raise CodeError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
+            work.close()  # otherwise Python warns that it was never awaited
+        if script.begun is None:
+            raise CodeError(f"It uses {run.__name__}. Write asyncio.run(main()) in its place")
+        # The script goes on in spite of HandedOver, in its own except or finally.
+        if getattr(work, "__qualname__", "").startswith("Client.run."):
+            place = place_in(traceback.extract_stack())
+            log.error("It runs its bot again%s. Write except Exception, not except.", place)
+        raise HandedOver
 
     return run_or_hand_over
 
 
 def begin(work: Any, script: Script) -> Any:
-    """Run what a script runs, as long as it waits for nothing: it may only load extensions."""
+    """Run this up to its first wait. Without one it is over: it may only load extensions."""
     global being_read
-    being_read = None  # an asyncio.run inside of this one is refused by Python
+    being_read = None  # let Python itself refuse an asyncio.run inside of this one
     try:
         script.begun = Begun(work, work.send(None))
-        script.modules = dict(sys.modules)
+        script.imported = dict(sys.modules)
     except StopIteration as end:
         return end.value
     except Exception as error:  # the script may go on in spite of it, or only print it
@@ -910,8 +924,8 @@ def begin(work: Any, script: Script) -> Any:
     raise HandedOver
 
 
-async def start_or_hold(client: discord.Client, token: str, **options: Any) -> None:
-    """In the place of `Client.start`: the entry logs in, with its own token."""
+async def hold_client(client: discord.Client, token: str, **options: Any) -> None:
+    """In the place of `Client.start`: the life logs in, with the token of its settings."""
     life = life_of_code()
     if life is None or threading.get_ident() != main_thread:
         raise CodeError("It starts a bot in a thread. Start it in the script itself")
@@ -922,7 +936,7 @@ log_in_client = discord.Client.login
 
 
 async def log_in_or_refuse(client: discord.Client, token: str) -> None:
-    """In the place of `Client.login`: a script that logs in and connects by hand keeps no limit."""
+    """In the place of `Client.login`: connecting by hand would keep no limit."""
     life = life_of_code()
     if life and not life.client:
         raise CodeError("It uses login(). Write await client.start(token) in its place")
@@ -931,16 +945,16 @@ async def log_in_or_refuse(client: discord.Client, token: str) -> None:
 
 # --- What a failure means ----------------------------------------------------------------------
 # An exception comes in, a sentence and a verdict come out. Nothing here waits, or changes a bot.
-# `diagnose` and its helpers are the one place that says which failure is final.
+# Only `diagnose` and its helpers say which failure is final; the gateway looks into their table.
 
 
 class Kind(enum.Enum):
     """What comes after a failure."""
 
     FINAL = enum.auto()  # nothing, until a person has changed something
-    SOON = enum.auto()  # an attempt that costs nothing at Discord, as where the network is away
+    SOON = enum.auto()  # an attempt that costs nothing at Discord: no network, or a failed setup
     LATER = enum.auto()  # an attempt after longer and longer waits: it may cost an IDENTIFY
-    TOLD = enum.auto()  # an attempt when Discord says
+    TOLD = enum.auto()  # an attempt when Discord allows it
     TOLD_ALL = enum.auto()  # the same for every bot: Discord blocks the IP address
 
 
@@ -975,13 +989,13 @@ PRIVILEGED_INTENTS = {
     "members": (0b11 << 14, "Server Members Intent"),
     "presences": (0b11 << 12, "Presence Intent"),
 }
-# An exception that is no answer of Discord's, and its meaning. The first row that fits counts.
 NO_CERTIFICATES = (
     "Discord's certificate cannot be checked. Has this Python any certificates? Install the"
     " package ca-certificates; on macOS run Install Certificates.command, beside Python ({})."
 )
 UNREACHED = "Discord cannot be reached. Check the network ({})."
-NOT_DISCORD = "The answer is not from Discord. Is there a log-in page or a proxy in the way?"
+NOT_DISCORD = "the answer is not from Discord: a log-in page or a proxy is in the way"
+# An error that is no answer from Discord, and its meaning. The first row that fits counts.
 UNANSWERED = {
     TimeoutError: "Discord does not answer.",
     aiohttp.ClientConnectorCertificateError: NO_CERTIFICATES,
@@ -1026,18 +1040,20 @@ WRONG_CODE = (
 DISCORD_FOLDER = os.path.dirname(discord.__file__)
 LIBRARIES = (DISCORD_FOLDER + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
 PYTHON_FOLDER = os.path.dirname(os.__file__)
-NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # files that begin so
+NOT_THE_USERS = (__file__, "<", DISCORD_FOLDER, PYTHON_FOLDER)  # beginnings of paths
 
 
-def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | None) -> Failure:
+def diagnose(error: BaseException, settings: BotSettings, client: discord.Client | None) -> Failure:
     """What an exception means. `client` is None where the bot's code has made none yet."""
     if client is None or isinstance(error, SetupFailed):
-        return diagnose_setup(error.__cause__ or error, bot)
+        return diagnose_setup(error.__cause__ or error, settings)
     if isinstance(error, (discord.GatewayNotFound, discord.LoginFailure)):
         error = error.__cause__ or error  # Discord's answer
+    if isinstance(error, SettingsError):  # of a proxy
+        return Failure(str(error), Kind.FINAL)
     code = close_code_of(error)
     if code in FINAL_CLOSES:
-        return diagnose_close(code, bot, client)
+        return diagnose_close(code, settings, client)
     if isinstance(error, (discord.HTTPException, aiohttp.WSServerHandshakeError)):
         answer: Any = getattr(error, "response", error)
         return diagnose_status(answer.status, answer.headers)
@@ -1048,7 +1064,7 @@ def diagnose(error: BaseException, bot: BotSettings, client: discord.Client | No
 
 
 def diagnose_unanswered(error: BaseException) -> Failure:
-    """What an exception means with which Discord has not answered."""
+    """What an error means that is no answer from Discord."""
     if getattr(error, "errno", 0) == errno.EMFILE:
         text = "Too many open files: allow more, with ulimit -n (systemd: LimitNOFILE=)."
         return Failure(text, Kind.SOON)
@@ -1059,7 +1075,7 @@ def diagnose_unanswered(error: BaseException) -> Failure:
 
 
 def close_code_of(error: BaseException) -> int:
-    """The code with which Discord closes a connection; it refuses a log-in for the same reasons."""
+    """The code of a closed connection, or of the same refusal at the log-in. 0: there is none."""
     if isinstance(error, discord.PrivilegedIntentsRequired):
         return 4014
     if isinstance(error, discord.HTTPException) and error.status == 401:
@@ -1067,18 +1083,18 @@ def close_code_of(error: BaseException) -> int:
     return error.code if isinstance(error, discord.ConnectionClosed) else 0
 
 
-def diagnose_close(code: int, bot: BotSettings, client: discord.Client) -> Failure:
+def diagnose_close(code: int, settings: BotSettings, client: discord.Client) -> Failure:
     if code == 4011 and isinstance(client, discord.AutoShardedClient) and client.guilds:
         return Failure("This bot is in more servers now, and needs more shards.")
     portal = PORTAL
-    number = str(client.application_id or bot_id_of(bot.token))
+    number = str(client.application_id or bot_id_of(settings.token))
     if number.isdecimal():
         portal = f"{PORTAL}/{number}/bot"
     missing = " and ".join(missing_intents(client)) or "privileged intent"
-    intents = bot.sources["intents"]
+    intents = settings.sources["intents"]
     sentence = FINAL_CLOSES[code]
     sentence = sentence.format(code=code, portal=portal, intents=intents, missing=missing)
-    return Failure(f"{bot.sources['token']}: {sentence}", Kind.FINAL)
+    return Failure(f"{settings.sources['token']}: {sentence}", Kind.FINAL)
 
 
 def missing_intents(client: discord.Client) -> list[str]:
@@ -1092,10 +1108,10 @@ def missing_intents(client: discord.Client) -> list[str]:
 
 
 def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
-    """What an HTTP status means that is no success, of whoever answers: Discord or another."""
+    """What an HTTP status means, whether Discord has sent it or something on the way."""
     if status < 400:
         return Failure(UNREACHED.format(NOT_DISCORD), Kind.SOON)
-    # Discord's own rate limits are JSON and come through a proxy. Others are Cloudflare's.
+    # Discord's own 429 is JSON and has a Via header. Any other is Cloudflare's, for the IP address.
     is_discords = "Via" in headers and headers.get("Content-Type") == "application/json"
     if status == 429 and not is_discords:
         seconds: float = BLOCK_DELAY
@@ -1107,16 +1123,16 @@ def diagnose_status(status: int, headers: Mapping[str, str]) -> Failure:
     return Failure(f"Discord answers with status {status}.", kind)
 
 
-def diagnose_setup(error: BaseException, bot: BotSettings) -> Failure:
-    """What it means that a bot's own setup raised this: the code is wrong, or the world is."""
+def diagnose_setup(error: BaseException, settings: BotSettings) -> Failure:
+    """Whether a failed setup means wrong code, which is final, or trouble outside of it."""
     cause = getattr(error, "original", error)  # discord.py wraps the errors of extensions
     problem = str(error).rstrip(".")
     if not isinstance(error, (SetupFailed, commands.ExtensionError)):
         problem = f"{type(error).__name__}: {problem}"
-    text = f"{bot.code_source}: {problem}{place_of(cause)}."
+    text = f"{settings.code_source}: {problem}{place_of(cause)}."
     for words, hint in HINTS.items():
         if re.search(words, problem):
-            hint = hint.format(number=bot.number, token=bot.sources["token"])
+            hint = hint.format(number=settings.number, token=settings.sources["token"])
             kind = Kind.SOON if isinstance(cause, OSError) else Kind.FINAL
             return Failure(f"{text} {hint}", kind)
     if isinstance(error, CodeError):
@@ -1167,23 +1183,24 @@ def busy_place() -> str:
 class Pace:
     """When one bot may open its next connection. All times are of one clock, in seconds.
 
-    So, however a bot fails and whoever restarts it, one process makes at most 280 IDENTIFYs in any
+    However often a bot fails or is restarted, one process sends at most 280 IDENTIFYs for it in any
     24 hours: IDENTIFY_BURST, which is 40, and 86,400 / IDENTIFY_EVERY, which is 240. A bot of more
-    than 20 shards has a larger burst, of two for each. Discord resets the token at 1,000:
+    than 20 shards has a larger burst, of two for each shard. Discord resets the token at 1,000:
     https://docs.discord.com/developers/events/gateway#session-start-limit-object
     """
 
     def __init__(self) -> None:
-        self.unreached = 0  # attempts in a row that have reached nothing
+        self.unreached = 0  # failures in a row that cost nothing at Discord: see `Kind.SOON`
+        # The bot waits until these: after nothing was reached, after a loss, and as Discord says.
         self.network_until = 0.0
         self.loss_until = 0.0
         self.told_until = 0.0
         self.has_session = False  # the next connection can be a RESUME, which costs no IDENTIFY
         self.burst = IDENTIFY_BURST
         self._losses = 0.0  # the last ones; time forgets them
-        # Each IDENTIFY puts IDENTIFY_EVERY into a bucket, which runs empty with time: at this one.
+        # A bucket: each IDENTIFY puts IDENTIFY_EVERY seconds in. It is empty at this time.
         self._empty_at = 0.0
-        # By the group of shards, as max_concurrency makes them:
+        # By the group of shards; max_concurrency says how many there are.
         self._next_identify: dict[int, float] = defaultdict(float)
 
     def note_unreached(self, now: float) -> None:
@@ -1196,7 +1213,7 @@ class Pace:
         self.network_until = 0
 
     def note_loss(self, now: float, part: float = 1) -> None:
-        """A connection was lost that may cost an IDENTIFY, of this part of the bot's shards."""
+        """A connection of this part of the bot's shards was lost. The next may cost an IDENTIFY."""
         quiet = max(0, now - self.loss_until)
         losses = max(0, self._losses - quiet / FORGIVE_AFTER)
         longest = min(LOSS_DELAY, 2**losses)
@@ -1207,23 +1224,23 @@ class Pace:
         self.told_until = max(self.told_until, now + seconds)
 
     def take_identify(self, now: float, group: int = 0) -> float:
-        """An IDENTIFY is about to be sent, by a shard of this group. Returns when it may be."""
+        """Count an IDENTIFY of this group. Returns the time at which it may be sent."""
         self._empty_at = max(now, self._empty_at) + IDENTIFY_EVERY
         allowed_at = max(now, self._next_identify[group])
         self._next_identify[group] = allowed_at + IDENTIFY_GAP
         return allowed_at
 
-    def identify_wait(self, now: float) -> float:
+    def identify_delay(self, now: float) -> float:
         """In how many seconds the bot may send another IDENTIFY, if it needs one."""
         if self.has_session:
             return 0
         room = (self.burst - 1) * IDENTIFY_EVERY
         return max(0, self._empty_at - now - room)
 
-    def wait(self, now: float) -> float:
+    def delay(self, now: float) -> float:
         """In how many seconds the bot may try again."""
         until = max(self.network_until, self.loss_until, self.told_until)
-        return max(until - now, self.identify_wait(now))
+        return max(until - now, self.identify_delay(now))
 
 
 # --- What all bots share -----------------------------------------------------------------------
@@ -1245,15 +1262,15 @@ class Pool(aiohttp.TCPConnector):
 
 
 class Shared:
-    """The way into the internet, and how long each bot waits for it."""
+    """What all bots connect through, and the pace of each."""
 
     def __init__(self) -> None:
         self.pool = Pool(limit=0, keepalive_timeout=KEEP_ALIVE)
         self.paces: list[Pace] = []  # one for each bot
-        self.network_back = asyncio.Event()  # the next return of the network
+        self.network_back = asyncio.Event()  # a new one each time the network is back
 
     def block(self, now: float, seconds: float) -> None:
-        """Have all bots wait, and come back one by one: the first one finds out for the others."""
+        """Make all bots wait. They come back one by one: the first may find it blocked still."""
         for pace in self.paces:
             pace.note_told(now, seconds + random.uniform(0, BLOCK_SPREAD))
 
@@ -1266,8 +1283,8 @@ class Shared:
 
 
 # --- The way to the gateway --------------------------------------------------------------------
-# It stands around any client, whoever made it: when that connects, and how a connection ends. Most
-# of what is not public in discord.py is used here.
+# Around any client: when it may connect, and why a connection has ended. Most uses of what is not
+# public in discord.py are here.
 
 
 RESUME = 6  # https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway
@@ -1276,9 +1293,8 @@ RESUME = 6  # https://docs.discord.com/developers/topics/opcodes-and-status-code
 class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
     """The WebSocket of every client: it remembers Discord's close code, and can leave with 1000.
 
-    Over TLS the code would be lost where the connection ends behind it: aiohttp then says 1006.
-    A client that closes would send 4000, though discord.py means to send 1000, at which Discord
-    shows the bot as offline at once.
+    Over TLS aiohttp may lose Discord's code and say 1006. A client that closes would send 4000,
+    though discord.py means 1000, at which Discord shows the bot as offline at once.
     """
 
     is_up = False  # Discord has answered with READY or RESUMED
@@ -1303,7 +1319,7 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
             self.own_close_code = code
             self.discords_close_code = self.close_code
             closing = super().close(code=code, message=message)
-            # A task, and no bot's: who cancels it would end the connection before the frame is out.
+            # In a task, and in no bot's: if the caller is cancelled, the frame still goes out.
             wait = asyncio.wait_for(closing, GOODBYE_TIMEOUT)
             self.goodbye = contextvars.Context().run(asyncio.create_task, wait)
         with suppress(TimeoutError):  # a dead connection, for which discord.py allows 30 s
@@ -1321,10 +1337,10 @@ class GatewaySocket(discord.gateway.DiscordClientWebSocketResponse):
 
 
 def connection_reset() -> OSError:
-    """The error after which discord.py tries a RESUME; after any other one, an IDENTIFY.
+    """The error after which discord.py tries a RESUME at once.
 
-    It looks for two numbers, 54 and 10054, in `Client.connect` and `Shard._handle_disconnect`.
-    Linux has another.
+    After another one a client waits first, and a shard gives its session up. Only the numbers 54
+    and 10054 count, in `Client.connect` and `Shard._handle_disconnect`: Linux has another.
     """
     return ConnectionResetError(10054, "The connection to Discord was lost")
 
@@ -1339,17 +1355,17 @@ class NewSession(Exception):
 class Gateway:
     """The way to the gateway of one client. No connection is opened before the entry allows it."""
 
-    def __init__(self, client: discord.Client, entry: "Entry", shards: int, limit: Any) -> None:
+    def __init__(self, client: discord.Client, entry: "Entry", wanted: int, limit: Any) -> None:
         self.client = client
         self.entry = entry
         self.pace = entry.pace
         self.max_concurrency = limit["max_concurrency"]
         self.sockets: list[GatewaySocket] = []
-        self.shards = 1
+        self.shards = 1  # that this client connects
         self.launched = 0  # connections since connect() was called
         # Not public, but every way to the gateway leads through it: a shard's first connection, a
-        # RESUME, a new IDENTIFY. The only public hook is for IDENTIFY, and discord.py sends RESUMEs
-        # in a loop without a pause.
+        # RESUME, a new IDENTIFY. The only public hook is for IDENTIFY, and after a RESUME that
+        # fails discord.py tries the next at once.
         self._connect = client.http.ws_connect
         client.http.ws_connect = self.connect  # type: ignore[method-assign]
         self._before_identify = client.before_identify_hook
@@ -1358,13 +1374,13 @@ class Gateway:
         if isinstance(client, discord.AutoShardedClient):
             prefix = "shard_"
             client.shard_connect_timeout = None  # the waits here may be longer
-            client.shard_count = client.shard_count or shards
+            client.shard_count = client.shard_count or wanted
             shard_ids = client.shard_ids or range(client.shard_count)
             self.shards = len(shard_ids)
         self.pace.burst = max(IDENTIFY_BURST, 2 * self.shards)
         for event in ("connect", "resumed"):
-            # discord.py calls the check of each waiter at each such event, also of one that is
-            # never awaited. Any client has `wait_for`.
+            # Any client has `wait_for`. Its check is called at each such event; to wait for it is
+            # not needed.
             client.wait_for(prefix + event, check=self._on_up).close()
 
     async def connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
@@ -1373,19 +1389,19 @@ class Gateway:
             return await self._connect(url, **options)
         self._count_lost()
         if self.launched:
-            self._end_without_session()
+            self._require_session()
         try:
             async with asyncio.timeout(None if self._is_launching() else HAND_BACK_AFTER):
                 ws = await self._connect_when_allowed(url)
         except TimeoutError:
-            self._end_without_session()
-            raise connection_reset() from None  # discord.py itself would end the wait soon
+            self._require_session()
+            raise connection_reset() from None  # before discord.py's own limit ends the wait
         if self.entry.is_ending:
             await ws.close(code=1000)
             await until_cancelled()
         self.launched += 1
         self.sockets.append(ws)
-        asyncio.create_task(ws.watch())  # noqa: RUF006  # its owner keeps it alive
+        asyncio.create_task(ws.watch())  # noqa: RUF006  # Owner.tasks keeps it alive
         return ws
 
     def _is_launching(self) -> bool:
@@ -1394,10 +1410,10 @@ class Gateway:
             return False
         return min(self.launched, len(self.client.shards)) < self.shards
 
-    def _end_without_session(self) -> None:
-        """Raise `NewSession` where there is none. Of several shards discord.py makes new ones."""
+    def _require_session(self) -> None:
+        """Raise `NewSession` where no RESUME is possible. Shards are left to discord.py."""
         if self.shards == 1 and not self.pace.has_session and not self._is_launching():
-            self.launched = 0  # also where discord.py takes no notice, as in the launch of a shard
+            self.launched = 0  # also if discord.py takes no notice, as in the launch of a shard
             raise NewSession from None
 
     def _count_lost(self) -> None:
@@ -1406,11 +1422,12 @@ class Gateway:
             # A client's only one has ended if another is asked for, also if nobody has closed it.
             if self.shards == 1 or ws.goodbye or ws.closed:
                 self.sockets.remove(ws)
-                asyncio.create_task(ws.close())  # noqa: RUF006  # its owner keeps it alive
+                asyncio.create_task(ws.close())  # noqa: RUF006  # Owner.tasks keeps it alive
                 if not self.entry.is_ending:
                     self._count_one(ws)
 
     def _count_one(self, ws: GatewaySocket) -> None:
+        """Say why it has ended. discord.py closes with 1000 where Discord has ended the session."""
         is_invalid_session = ws.own_close_code == 1000 and not ws.discords_close_code
         if is_invalid_session:
             self.pace.has_session = False
@@ -1436,19 +1453,21 @@ class Gateway:
                 self.entry.note_failure(self.entry.diagnose(error))
 
     async def before_identify(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """In the place of the client's hook: its 5 s are too long for many shards, or too short."""
+        """In the place of the client's hook, whose 5 s do not fit max_concurrency."""
         now = time.monotonic()
         group = (shard_id or 0) % self.max_concurrency
         allowed_at = self.pace.take_identify(now, group)
         await asyncio.sleep(allowed_at - now)
-        await self._before_identify(shard_id, initial=True)  # at the initial one it does not wait
+        await self._before_identify(shard_id, initial=True)  # with True it does not wait
 
     def _on_up(self, shard_id: int | None = None) -> bool:
         # Not public, and the only way to the WebSocket of one shard.
         ws = self.client._get_websocket(shard_id=shard_id).socket
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
-        self.pace.has_session = self.shards == 1  # with more, nobody knows which of them has none
+        self.pace.has_session = (
+            self.shards == 1
+        )  # with more, it is not known which one has lost its
         up = sum(ws.is_up and not ws.closed for ws in self.sockets)
         if up == self.shards:
             self.entry.set_ready()
@@ -1461,8 +1480,8 @@ class Gateway:
 
 
 # --- One client's life: log in, connect, end ---------------------------------------------------
-# Whoever made the client, and whatever its code does, it ends as a whole, in the time that it has.
-# A life touches nothing of another one. The entry decides what comes after it.
+# Whoever made the client, and whatever its code does, all of it ends in a fixed time. Lives do not
+# touch each other. The entry decides what follows.
 
 
 def find_proxy() -> str | None:
@@ -1494,7 +1513,7 @@ async def until_cancelled() -> None:
 async def clean_up(client: Any) -> None:
     """Let the bot's own clean-up run: `teardown`, `cog_unload`, leaving voice.
 
-    `client.close()` does it too late. A plain client has neither extensions nor cogs.
+    `client.close()` does it after the connection has gone. A plain client has no extensions.
     """
     ends = [client.unload_extension(name) for name in getattr(client, "extensions", ())]
     await asyncio.gather(*ends, return_exceptions=True)
@@ -1504,13 +1523,13 @@ async def clean_up(client: Any) -> None:
 
 
 def file_of_task(task: asyncio.Task[Any]) -> str:
-    """Where the coroutine that the task runs was written."""
+    """The file in which the task's coroutine was written; "<", which is nobody's, if unknown."""
     code = getattr(task.get_coro(), "cr_code", None)
     return getattr(code, "co_filename", "<")
 
 
 async def wait_for_end(ending: set[Any], deadline: float) -> bool:
-    """Wait for these tasks until then, and cancel what is late. Returns whether all ended."""
+    """Wait for these tasks until the deadline, and cancel the others. Returns if all ended."""
     if not ending:
         return True
     _, late = await asyncio.wait(ending, timeout=deadline - time.monotonic())
@@ -1540,14 +1559,14 @@ class Life:
         self.client: Any = None  # until the bot's code has made one
         self.error: BaseException | None = None  # the reason of its end
         self.is_set_up = False  # the bot's code is loaded
-        self.is_replaced = False  # the entry wants another life, or none
+        self.is_dismissed = False  # the entry has ended it, and knows what follows
         self.end_asked = asyncio.Event()
         self._client_made = asyncio.Event()
-        self._is_closing = False  # the bot's tasks are over
+        self._is_closing = False  # the bot's tasks have been ended
         self._client_closed = asyncio.Event()
         self._living_task: asyncio.Task[None]
         self._code_task: asyncio.Task[None] | None = None
-        self._closing_tasks: set[Any] = set()  # tasks of the bot's code that wait for the close
+        self._closing_tasks: set[Any] = set()  # those that wait in close() or hold()
         self._starts: tuple[int, Any]  # the shards that Discord wants, and the IDENTIFYs left
         self._gateway: Gateway | None = None
         self._one_reload = asyncio.Lock()  # a save may come while the last one is being loaded
@@ -1574,11 +1593,11 @@ class Life:
         return self.error
 
     def _trouble(self, text: str) -> Exception:
-        """What its code has done: its setup has failed, or else it is a loss."""
+        """What ends a life that its own code has spoiled: a failed setup, or later a loss."""
         return RuntimeError(text) if self.is_set_up else SetupFailed(text)
 
     def _error_of_code(self) -> BaseException | None:
-        """What its own code has raised around its client, which says nothing of Discord."""
+        """What the code around its client has raised. It must not pass for Discord's answer."""
         error = error_of(self._code_task)
         if error is None or isinstance(error, CodeError):
             return error
@@ -1586,9 +1605,9 @@ class Life:
         failure.__cause__ = error
         return failure
 
-    def be_replaced(self) -> None:
-        """End, because the entry wants it."""
-        self.is_replaced = True
+    def dismiss(self) -> None:
+        """End it, because the entry wants another life, or none."""
+        self.is_dismissed = True
         self.end_asked.set()
 
     def may_begin(self) -> bool:
@@ -1596,7 +1615,7 @@ class Life:
         return not self._is_closing or asyncio.current_task() is self._code_task
 
     def _begin(self, work: Any) -> asyncio.Task[Any]:
-        """Begin what ends the life when it ends."""
+        """Begin a task whose end is also the end of this life."""
         task = asyncio.create_task(work)
         task.add_done_callback(lambda _: self.end_asked.set())
         return task
@@ -1607,13 +1626,14 @@ class Life:
         await self.set_up(self._client_made.wait)
         await self.log_in()
         await self.set_up(self._setup_hook)
+        self.entry.note_reached()  # not before: the waits between setups that fail have to grow
         self.is_set_up = True
         await self.stay()
 
     async def hold(self, client: discord.Client) -> None:
         """In the place of `client.start()`: take the client, and wait until it is closed."""
         if self._client_closed.is_set() and self._code_task:
-            self._code_task.cancel()  # a loop around bot.start: the entry does that
+            self._code_task.cancel()  # it has bot.start in a loop: the entry does that
             await until_cancelled()
         if self.client is None:
             await self._take(client)
@@ -1629,7 +1649,7 @@ class Life:
         self._close_client = client.close
         self._setup_hook = client.setup_hook
         client.close = self.close  # type: ignore[method-assign]
-        client.setup_hook = do_nothing  # type: ignore[method-assign]  # it is called by us
+        client.setup_hook = do_nothing  # type: ignore[method-assign]  # set_up runs it
         if not isinstance(client.loop, asyncio.AbstractEventLoop):
             await client.__aenter__()  # a script may leave out `async with client`
         self._client_made.set()
@@ -1642,7 +1662,7 @@ class Life:
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if not limit.expired():
                 raise SetupFailed from error
-            hint = "The bot is not connected yet: what waits for that has to stand elsewhere."
+            hint = "It runs before the bot connects, so it cannot wait for wait_until_ready()."
             text = f"The bot's setup took more than {SETUP_TIMEOUT} s. {hint}"
             raise SetupFailed(text) from None
         finally:
@@ -1650,8 +1670,8 @@ class Life:
 
     async def log_in(self) -> None:
         """Log in by REST. Raises what discord.py raises."""
-        # Not public: a client takes a connector and a proxy only as it is made, perhaps by a
-        # script, and waits for long rate limits, which are errors here: the entry waits.
+        # Not public: a client takes a connector and a proxy only when it is made, perhaps by a
+        # script. And it would wait through long rate limits: here they raise, and the entry waits.
         http = self.client.http
         if http.connector is discord.utils.MISSING:
             http.connector = self.entry.shared.pool
@@ -1662,16 +1682,15 @@ class Life:
             async with asyncio.timeout(LOGIN_TIMEOUT):
                 await self.client.login(self.settings.token)
                 await self.ask_for_starts()
-        except (TypeError, KeyError, json.JSONDecodeError):  # it takes a page for Discord's data
+        except (TypeError, KeyError, json.JSONDecodeError):  # it took a web page for data
             raise aiohttp.ClientError(NOT_DISCORD) from None
         http.max_ratelimit_timeout = own_limit
 
     async def ask_for_starts(self) -> None:
-        """Heed what Discord has counted, also of other processes: restarts add up.
+        """Stop here if Discord counts too few IDENTIFYs left: other processes use them too.
 
         https://docs.discord.com/developers/events/gateway#session-start-limit-object
         """
-        self.entry.note_reached()
         self._starts = await starts_of(self.client)
         shards, limit = self._starts
         if limit["remaining"] < IDENTIFY_RESERVE + shards - 1:
@@ -1690,15 +1709,15 @@ class Life:
                 await self.client.connect()
                 return
             except NewSession:
-                await self.entry.pause()
+                await self.entry.pause()  # here no limit of discord.py's is around the wait
             except AttributeError as error:
-                # A plain client whose first connection fails. It can go with
+                # A plain client whose first connection fails. Remove it with
                 # https://github.com/Rapptz/discord.py/issues/10520
                 if error.name != "sequence":
                     raise
 
     async def _end(self) -> None:
-        """End all of it, in an order in which each part has what it needs."""
+        """End all of it, each part while what it needs is still there."""
         began = time.monotonic()
         code = self.entry.code_files()  # the clean-up unloads some of it
         # 1. Its own clean-up, while all of it lives.
@@ -1714,17 +1733,17 @@ class Life:
         for task in ending:
             task.cancel()
         await wait_for_end(ending, began + TASKS_UNTIL)
-        # 4. The client. connect() now and then goes on until that is closed.
+        # 4. The client. Sometimes connect() returns only after it is closed.
         self._is_closing = True
-        code_life.set(None)  # the close is not begun by its code
+        code_life.set(None)  # so that the close may begin tasks: see `Task`
         self._living_task.cancel()
         closing = asyncio.create_task(self._close())
         await wait_for_end({self._living_task, closing}, began + CLOSE_UNTIL)
         self._client_closed.set()
         # 5. What follows in its code.
         if self._code_task:
-            if self.is_replaced:
-                self._code_task.cancel()  # Ctrl-C does that to an `asyncio.run`
+            if self.is_dismissed:
+                self._code_task.cancel()  # asyncio.run does so at Ctrl-C
             await wait_for_end({self._code_task, *self._closing_tasks}, began + MAIN_UNTIL)
             self._tell_of_code(error_of(self._code_task))
             release_modules()
@@ -1738,7 +1757,7 @@ class Life:
     def _tasks_to_end(self, code: set[Path]) -> set[Any]:
         """The tasks that end with this client: those of discord.py, and of the bot's own code.
 
-        The bot has begun others that serve all: of a helper module, or of the shared pool.
+        Those of a shared helper module, or of the shared pool, go on: other bots may need them.
         """
         own = set()
         for task in self.entry.tasks - {self._living_task, self._code_task, *self._closing_tasks}:
@@ -1754,7 +1773,9 @@ class Life:
             except Exception:
                 log.exception("Some clean-up failed.")
             finally:
-                await self.client.http.close()  # not public: where the client's own was cut off
+                await (
+                    self.client.http.close()
+                )  # not public; open if the client's own close was cut off
 
     async def reload(self, saved: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
@@ -1779,7 +1800,7 @@ class Life:
     async def close(self) -> None:
         """In the place of `client.close()`: ask for the end, and wait for it.
 
-        It does neither where the end was asked for already, or where connect() calls it: connect()
+        It returns at once if the end was asked for before, or if connect() itself calls it, which
         then raises the reason.
         """
         is_discord_py = self._gateway and asyncio.current_task() is self._living_task
@@ -1794,8 +1815,8 @@ class Life:
 
 
 # --- An entry: one bot, whatever becomes of its clients ----------------------------------------
-# An entry lives one client after another, says how the bot is, and waits as its pace and the
-# network tell it to. It knows of no other bot.
+# An entry has one life after another, says how the bot is, and waits as its pace and the network
+# tell it to.
 
 
 START_AGAIN = (
@@ -1804,7 +1825,7 @@ START_AGAIN = (
 
 
 class Entry(Owner):
-    """One bot: what it runs with, its state, and its client's life."""
+    """One bot, as long as the program runs: its settings, its state, one client after another."""
 
     def __init__(self, settings: BotSettings, shared: Shared) -> None:
         super().__init__()
@@ -1813,12 +1834,12 @@ class Entry(Owner):
         self.state = "starting"  # or ready, retrying, stopped
         self.since = time.time()
         self.failure = Failure()  # the last one
-        # When it was ready again. The first time is a 0, and only so many are kept.
+        # When it was ready again. A 0 stands for the first time. Only the last ones are kept.
         self.reconnects: deque[float] = deque(maxlen=1000)
         self.pace = Pace()
         self.shared = shared
         shared.paces.append(self.pace)
-        self.life = Life(self)  # a new one for each client
+        self.life = Life(self)  # an idle one, so that there is always one to ask
         self.is_running = False
         self.task: asyncio.Task[None]  # the last one in which it was running
 
@@ -1834,7 +1855,7 @@ class Entry(Owner):
         return own
 
     def want(self, wanted: BotSettings) -> str:
-        """Run with these settings from now on. Returns what that changes, in a word."""
+        """Run with these settings from now on. Returns a word for the change, or ""."""
         before = self.wanted
         self.wanted = wanted
         is_same = wanted == before == self.settings
@@ -1852,7 +1873,7 @@ class Entry(Owner):
         """End its client, if it has one. The next one starts when that has left."""
         self.failure = Failure()
         self.set_state("starting")
-        self.life.be_replaced()
+        self.life.dismiss()
         if not self.is_running:
             self.is_running = True
             self.task = asyncio.create_task(self._run())
@@ -1861,7 +1882,7 @@ class Entry(Owner):
         """End its client, if it has one, and begin no other."""
         self.wanted = None
         self.set_state("stopped")
-        self.life.be_replaced()
+        self.life.dismiss()
 
     async def _run(self) -> None:
         try:
@@ -1869,19 +1890,19 @@ class Entry(Owner):
                 self.settings = self.wanted
                 self.life = Life(self)
                 error = await self.life.run()
-                if not self.life.is_replaced and self._has_ended(error):
+                if not self.life.is_dismissed and self._conclude(error):
                     return
             log.info("stopped: as asked")
         except Exception:
             log.critical("This bot is stopped by a bug of run_bots.py.", exc_info=True)
             raise
         finally:
-            self.life = Life(self)  # nothing of the last one is kept
+            self.life = Life(self)  # an idle one, so that nothing of the last one is kept
             self.is_running = False
             self.set_state("stopped")
 
-    def _has_ended(self, error: BaseException | None) -> bool:
-        """Whether the bot stops here. `error` is None where its own code has closed the client."""
+    def _conclude(self, error: BaseException | None) -> bool:
+        """Say how a life has ended: without an error, by itself. Returns if it was the last."""
         if error is None:
             self.failure = Failure()
             log.info("stopped: it closed itself")
@@ -1902,7 +1923,7 @@ class Entry(Owner):
         self.life.end_asked.set()
 
     def note_failure(self, failure: Failure, part: float = 1) -> None:
-        """Count a failure, of this part of the bot's shards, and say what comes next."""
+        """Count a failure that concerns this part of the bot's shards, and say what comes next."""
         self.failure = failure
         if failure.kind is Kind.FINAL:
             log.error("stopped: %s %s", failure.text, START_AGAIN, exc_info=failure.cause)
@@ -1918,8 +1939,8 @@ class Entry(Owner):
             self.pace.note_loss(now, part)
         elif failure.kind is Kind.TOLD_ALL:
             self.shared.block(now, failure.wait)
-        wait = self.pace.wait(now)
-        log.log(level, "%s Trying again in %.1f s.", failure.text, wait, exc_info=failure.cause)
+        delay = self.pace.delay(now)
+        log.log(level, "%s Trying again in %.1f s.", failure.text, delay, exc_info=failure.cause)
         self.set_state("retrying")
 
     def note_reached(self) -> None:
@@ -1930,33 +1951,36 @@ class Entry(Owner):
 
     async def pause(self) -> None:
         """Wait until it may try again."""
-        if self.pace.identify_wait(time.monotonic()):
+        if self.pace.identify_delay(time.monotonic()):
             self.note_failure(Failure("This bot has started too many sessions.", Kind.TOLD))
-        delay = self.pace.wait(time.monotonic())
+        delay = self.pace.delay(time.monotonic())
         if delay > IDENTIFY_GAP and self.state == "starting":
             log.info("It has to wait, and starts in %.0f s.", delay)
         while delay > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self.shared.network_back.wait()
-            delay = self.pace.wait(time.monotonic())
+            delay = self.pace.delay(time.monotonic())
 
     def files_to_restart_for(self, saved: set[Path], scripts: set[Path | None]) -> set[Path]:
         """The saved files for which the bot has to start again, as it cannot load them anew."""
-        if self.life.is_replaced:  # the next client reads all of it
+        if self.life.is_dismissed:  # the next client reads all of it
             return set()
         own = saved & self.code_files()
         script = self.settings.script
-        if self.life.is_set_up and not self.is_ending:
-            return own - saved_extensions(self.life.client, saved).keys() if script else set()
-        if script:  # it may have failed before it imported the file beside it
+        is_up = self.life.is_set_up and not self.is_ending
+        if is_up and script:
+            return own - saved_extensions(self.life.client, saved).keys()
+        if is_up:  # its extensions are loaded anew
+            return set()
+        if script:  # it may have failed before it imported the file; other scripts are not its own
             own |= {path for path in saved - scripts if script.parent in path.parents}
         return own
 
     async def renew(self, restart_for: set[Path], saved: set[Path]) -> str:
         """Run the saved code: start again for these files, or else load extensions anew.
 
-        Returns what that changes, in a word.
+        Returns a word for the change, or "".
         """
         if not restart_for:
             return await self.life.reload(saved)
@@ -1968,7 +1992,7 @@ class Entry(Owner):
             failure = diagnose_setup(error, self.settings)
             log.error("%s The bot stays as it is.", failure.text)
             return "did not load in"
-        if restart_for != {self.settings.script}:
+        if restart_for != {self.settings.script}:  # which is no module of `sys.modules`
             forget_modules(self)
         self.restart()
         return "restarted"
@@ -2016,7 +2040,7 @@ def counted(number: int, thing: str) -> str:
 # until all have ended. It leaves to each bot how it lives.
 
 
-Changes = dict[str, list[str]]  # the names of the bots by a word for their change, or by ""
+Changes = dict[str, list[str]]  # names of bots or variables, by a word for the change, or by ""
 
 
 def in_one_line(changes: Changes) -> str:
@@ -2043,13 +2067,14 @@ class Runner:
         self._only = only
         self._environment = dict(os.environ)
         self._exported: dict[str, str] = {}  # the env file's variables that are in os.environ
-        # By the bot's id, so that no bot has two sessions. Those that have ended stay here.
+        # By the bot's id, so that no bot has two sessions. None is dropped: a bot that comes back
+        # finds its `Pace`, which has counted its IDENTIFYs.
         self._entries: dict[str, Entry] = {}
         self._listed: list[Entry] = []  # in the order of the settings that were last read
         self._is_stopping = False
-        # The log waits so long for the bots to settle. None: it has said how they are.
+        # The log says how the bots are at this time at the latest. None: it has said so.
         self._settle_by: float | None = time.monotonic() + SETTLE_TIMEOUT
-        self._told: list[float] = []  # since when each bot was as the log has said
+        self._told: list[float] = []  # the `since` of each bot when the log has said it last
 
     def read(self) -> list[BotSettings]:
         """The settings of the bots that are to run. Raises `SettingsError`."""
@@ -2058,7 +2083,7 @@ class Runner:
         bots = self._choose(reading)
         self._export(reading)
         for bot in bots:
-            names[bot.token] = bot.name
+            names_by_token[bot.token] = bot.name
         for warning in reading.warnings[:WARNINGS_SHOWN]:
             log.warning(warning)
         return bots
@@ -2075,7 +2100,7 @@ class Runner:
             if not any(bot.is_meant_by(part) for bot in chosen):
                 missing.append(f"--only: There is no bot {part}. These are there: {there}.")
         reading.warnings += missing
-        # While bots run, one may be taken out of the file.
+        # While bots run, it is no error that one of them was taken out of the file.
         if not chosen or (missing and not self._entries):
             raise SettingsError(*reading.warnings)
         return chosen
@@ -2092,7 +2117,7 @@ class Runner:
             atoms = parse_variables(variable.text)  # a text, or ${NAME}
             text = "".join(atom.resolve(os.environ) for atom in atoms)
             self._exported[name] = text
-            with suppress(OSError, ValueError):  # more than a system's environment can hold
+            with suppress(OSError, ValueError):  # the system may refuse it, as too long
                 os.environ[name] = TOKEN_FORM.sub("not-needed", text)
 
     async def _keep_up(self, watch: bool) -> None:
@@ -2107,14 +2132,14 @@ class Runner:
             await asyncio.sleep(1)
             changed = files.changed() if watch else {}
             if changed and changed == last:  # nobody writes them any more
-                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # its owner keeps it alive
+                asyncio.create_task(self._follow(changed))  # noqa: RUF006  # Owner.tasks keeps it alive
             last = changed
 
     def reload(self) -> None:
         """At SIGHUP: follow what is saved, and the env file in any case."""
         files[self.env_file] = "not read yet"
         following = self._follow(files.changed())
-        asyncio.create_task(following)  # noqa: RUF006  # its owner keeps it alive
+        asyncio.create_task(following)  # noqa: RUF006  # Owner.tasks keeps it alive
 
     async def _follow(self, saved: dict[Path, object]) -> None:
         """Make the bots what these saved files say. Then say in one line what has changed."""
@@ -2125,10 +2150,10 @@ class Runner:
         self._settle_by = time.monotonic() + SETTLE_TIMEOUT
         changes: Changes = defaultdict(list)
         code = {path for path in saved if path.suffix == ".py"}
-        if code != saved.keys():
+        if saved.keys() - code:  # the env file, a token's file, or a folder of extensions
             self._follow_settings(changes)
         scripts = {entry.settings.script for entry in self._listed}
-        # All say it before the first one begins, which may forget modules that others have too.
+        # All are asked before the first one is renewed, which may forget modules that others have.
         restarts = {entry: entry.files_to_restart_for(code, scripts) for entry in self._listed}
         renewals = {}
         for entry, restart_for in restarts.items():
@@ -2156,7 +2181,7 @@ class Runner:
         self._apply(bots, changes)
 
     def _apply(self, bots: list[BotSettings], changes: Changes) -> None:
-        """Make the running bots equal to the settings. Only what differs moves, and is noted."""
+        """Make the running bots equal to the settings. Only those that differ are moved."""
         before = self._listed
         self._listed = []
         for bot in bots:
@@ -2185,7 +2210,7 @@ class Runner:
                 tidy_memory()
 
     def _have_settled(self) -> bool:
-        """Whether no bot is on its way, to its start after a change or back from trouble."""
+        """Whether the log may say how they are: none is starting or, between changes, retrying."""
         states = {entry.state for entry in self._listed}
         if self._settle_by is None:
             return states.isdisjoint({"starting", "retrying"})
@@ -2271,11 +2296,11 @@ def restore_what_is_shared() -> None:
 
 
 class Task(asyncio.Task[Any]):
-    """A task that is known to be some bot's, and that ends with the client that has begun it."""
+    """A task of a known owner. What a client's code begins after its end is cancelled at once."""
 
     def __init__(self, coroutine: Any, **options: Any) -> None:
         super().__init__(coroutine, **options)
-        self.context = contextvars.copy_context()
+        self.context = contextvars.copy_context()  # as it was begun
         siblings = code_owner.get().tasks
         siblings.add(self)
         self.add_done_callback(siblings.discard)
@@ -2299,13 +2324,13 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
             log.warning("The event loop is for all bots. It is not stopped%s.", place)
 
     def add_signal_handler(self, number: int, callback: Any, *arguments: Any) -> None:
-        if number not in SIGNALS:  # those are the program's
+        if number not in SIGNALS:  # the program's own ones stay as they are
             # Not by the loop's own method: that takes the wakeup file of `Signals`.
             signal.signal(number, lambda *_: self.call_soon_threadsafe(callback, *arguments))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         if executor is None:  # another one is the bot's own, perhaps one of processes
-            # Names are looked up for all bots, and one bot may keep all of its threads busy.
+            # Host names are looked up in the program's threads: a bot may keep all of its own busy.
             owner = PROGRAM if function is socket.getaddrinfo else code_owner.get()
             executor = owner.executor
             function = functools.partial(contextvars.copy_context().run, function)
@@ -2323,7 +2348,7 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
         own.copy().run(super().call_exception_handler, context)
 
     def run_until_done(self, work: Coroutine[Any, Any, int]) -> int:
-        """Run this, whatever code of a bot raises or stops."""
+        """Run this to its end, even if a bot's code raises exit() into the loop."""
         task = self.create_task(work)
         task.add_done_callback(lambda _: self.stop())
         while not task.done():
@@ -2335,7 +2360,7 @@ class Loop(asyncio.SelectorEventLoop if os.name == "posix" else asyncio.Proactor
 
 
 def close_bot_of(error: BaseException) -> None:
-    """End the bot whose code has raised what would end the event loop, and no other one."""
+    """End only the bot whose code has raised exit() into the event loop."""
     context = contextvars.copy_context()
     for owner in owners:
         for task in owner.tasks:
@@ -2349,7 +2374,7 @@ def close_bot_of(error: BaseException) -> None:
 
 
 def start_bot_again(*_: object) -> NoReturn:
-    """In the place of `os.execv`, by which a bot starts itself again: it would take all with it."""
+    """In the place of `os.execv`, by which a bot's code starts itself again: it would end all."""
     life = life_of_code()
     if life:
         log.info("Its code starts it again.")
@@ -2361,7 +2386,7 @@ handle_record = logging.Handler.handle
 
 
 def handle_or_tell(handler: logging.Handler, record: logging.LogRecord) -> None:
-    """In the place of `Handler.handle`: what a bot's handler raises is not for whoever logs."""
+    """In the place of `Handler.handle`: a bot's handler does not raise into code that logs."""
     try:
         handle_record(handler, record)
     except BaseException:
@@ -2386,9 +2411,9 @@ start_thread = threading.Thread.start
 
 
 def start_in_context(thread: threading.Thread) -> None:
-    """In the place of `Thread.start`: what a bot's thread does, that bot does.
+    """In the place of `Thread.start`: a thread belongs to the bot whose code starts it.
 
-    It can go when Python does so by itself: sys.flags.thread_inherit_context, from 3.14 on.
+    Remove it when Python does so by itself: sys.flags.thread_inherit_context, from 3.14 on.
     """
     context = contextvars.copy_context()
     run = thread.run
@@ -2404,7 +2429,7 @@ def start_in_context(thread: threading.Thread) -> None:
 
 
 class Environment(type(os.environ)):  # type: ignore[misc]
-    """The process environment, into which no token comes: `load_dotenv()` would bring them all.
+    """The process environment, without tokens: `load_dotenv()` in a bot would put them all there.
 
     A script may look for its own there, and need not find it: its entry has the one that is used.
     """
@@ -2418,11 +2443,11 @@ def wrap(place: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
 
 
 def take_over() -> None:
-    """Stand where code comes to what one process has only once, and what a client does once."""
+    """Put our own in the place of what a process has only once, and of how a client starts."""
     client_class: Any = discord.Client
-    client_class.start = start_or_hold
+    client_class.start = hold_client
     client_class.login = log_in_or_refuse
-    # Not public; there is no hook for the end of a connection. It can go when discord.py closes
+    # Not public; there is no hook for the end of a connection. Remove it when discord.py closes
     # with 1000 and keeps the code that it was closed with.
     discord.http.DiscordClientWebSocketResponse = GatewaySocket  # type: ignore[attr-defined]
     discord.utils.setup_logging = lambda *_, **__: None  # the log is set up already
@@ -2449,12 +2474,12 @@ Ask = Callable[[Any], Coroutine[Any, Any, str]]
 
 
 class Visit(Life):
-    """A life that ends as soon as Discord has said what there is to say of the bot."""
+    """A life that ends when Discord has answered its question."""
 
     def __init__(self, bot: BotSettings, shared: Shared, ask: Ask) -> None:
         super().__init__(Entry(bot, shared))
         self.entry.life = self
-        self.is_replaced = True  # nothing follows
+        self.is_dismissed = True  # so its end cuts off the script's main function
         self.answer = ""
         self._ask = ask
 
@@ -2479,7 +2504,7 @@ class Visit(Life):
             log.warning("%s. Is it the running program that has it?", origin)
 
     async def ask_for_starts(self) -> None:
-        """It does not connect."""
+        """Not needed: a visit does not connect."""
 
     async def stay(self) -> None:
         self.answer = await self._ask(self.client)
@@ -2522,7 +2547,7 @@ async def upload_commands(client: Any) -> str:
     if tree is None:
         return "none"
     places: dict[str, Any] = {}  # by the words behind a printed command
-    # Not public: a tree says a server's commands only to whoever knows the server already.
+    # Not public: a tree lists a server's commands only if it is given that server.
     for server in {*tree._guild_commands, *(server for _, server, _ in tree._context_menus)}:
         if server:
             places[f" (server {server})"] = discord.Object(server)
@@ -2555,7 +2580,7 @@ async def describe(client: Any) -> str:
 
 
 # --- How the bots are: a line for the log and systemd, and a page -------------------------------
-# This room only reads. It says no token, and the page loads nothing from elsewhere.
+# This room only reads. It shows no token, and the page loads nothing from elsewhere.
 
 
 def summarize(entries: list[Entry]) -> str:
@@ -2613,7 +2638,8 @@ async def serve_status(address: str, report: Callable[[], Report]) -> None:
         log.warning("--status %s: Everybody who reaches it can read how the bots are.", address)
 
 
-# With the hashes of STATUS_PAGE's style and script: tests/test_status.py says them after a change.
+# With the hashes of STATUS_PAGE's style and script: after a change, tests/test_status.py prints the
+# new ones.
 STATUS_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; "
@@ -2894,15 +2920,15 @@ run();
 
 
 # --- Signals, and the end of the program -------------------------------------------------------
-# Whatever the bots' code does, a person or a service manager can end the program. It stops no bot
-# itself: it tells the runner.
+# A person or a service manager can always end the program, whatever the bots' code does. The runner
+# stops the bots.
 
 
 class Signals:
     """Stop at the first stop signal, end at once at the second or after too much time.
 
-    A thread hears of them: code of a bot may keep the main thread, in which Python runs the
-    handlers of signals.
+    A thread receives them: a bot's code may block the main thread, the only one in which Python
+    runs handlers of signals.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -2920,13 +2946,13 @@ class Signals:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def install(self) -> None:
-        """Have the signals, also where code of a bot has taken them."""
+        """Take the signals, also back from a bot's code."""
         for number in SIGNALS:
-            signal.signal(number, lambda *_: None)  # Windows has no loop.add_signal_handler
+            signal.signal(number, lambda *_: None)  # what counts is the wakeup file
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
 
     def start_deadline(self, code: int) -> None:
-        """Whatever is still busy has a limit from now on. The first one counts."""
+        """Give whatever is still busy STOP_TIMEOUT from now on. The first call counts."""
         threading.Thread(target=end_now, args=[code, STOP_TIMEOUT], daemon=True).start()
 
     def _listen(self) -> None:
@@ -2956,7 +2982,7 @@ def end_now(code: int, after: float = 0) -> NoReturn:
     """End the process whatever it does, after so many seconds, and write out what was printed."""
     time.sleep(after)
     try:
-        with suppress(RuntimeError):  # where Python waits for a last thread, it begins no other one
+        with suppress(RuntimeError):  # at its very end Python starts no more threads
             # A bot's code may have replaced the output by something that does not return.
             threading.Timer(FLUSH_TIMEOUT, os._exit, [code]).start()
         if after:
@@ -3005,14 +3031,13 @@ def notify(state: str) -> None:
 
 
 # --- What a bot costs --------------------------------------------------------------------------
-# Memory and time that Python takes and no bot needs. Without all of it, the bots do the same.
+# Memory and time that Python takes and no bot needs. All of it can be left out, and the bots work.
 
 
 def save_memory() -> None:
     """Make what every bot costs smaller."""
-    # Young objects are looked at less often, and those of the settled bots no more, see
-    # tidy_memory: with 100 busy bots the collector took 8 % of the time, held up every reply for up
-    # to 0.1 s, and found next to nothing.
+    # The collector runs less often, and skips what the settled bots hold: see tidy_memory. With 100
+    # busy bots it took 8 % of the time, held up replies for up to 0.1 s, and found next to nothing.
     gc.set_threshold(10_000)
     # asyncio gives each TLS connection a read buffer of 256 KiB, which is more than half of what a
     # bot takes, and a TLS record carries 16. Not public: where it has another name, this changes
@@ -3031,15 +3056,15 @@ def tidy_memory() -> None:
 # Every line has its bot's name, no line has a token, and none holds the bots up.
 
 
-names: dict[str, str] = {}  # of the bots, by their tokens
-odd_tokens: set[str] = set()  # tokens without a token's form
+names_by_token: dict[str, str] = {}
+odd_tokens: set[str] = set()  # those that TOKEN_FORM does not match
 
 
 def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
     found = [*TOKEN_FORM.findall(text), *odd_tokens]
     for token in sorted(found, key=len, reverse=True):
-        text = text.replace(token, f"[token of {names.get(token, 'a bot')}]")
+        text = text.replace(token, f"[token of {names_by_token.get(token, 'a bot')}]")
     return text
 
 
@@ -3047,7 +3072,7 @@ class Output(io.BufferedIOBase):
     """What is printed, without tokens. A thread writes it, because nobody may be reading."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
-        self.stream = stream  # with its end the file would be closed
+        self.stream = stream  # kept: without it the file would be closed
         # With PYTHONUNBUFFERED there is nothing in between.
         target = getattr(stream.buffer, "raw", stream.buffer)
         self.fileno = target.fileno  # type: ignore[method-assign]
@@ -3059,7 +3084,7 @@ class Output(io.BufferedIOBase):
         return True
 
     def close(self) -> None:
-        """Do nothing: a wrapper that a bot's code throws away closes its buffer."""
+        """Do nothing: Python closes it when a bot's code drops a wrapper of it."""
 
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="surrogateescape")
@@ -3110,13 +3135,12 @@ def flush_output() -> None:
             time.sleep(0.01)
 
 
-# discord.py's words on a lost connection and a late heartbeat, for each bot, with a traceback or a
-# stack: the program says both itself, in one line. And on packages that only voice needs, at every
-# start: voice says so itself when it is used.
+# Left out: for each lost connection or late heartbeat discord.py logs a traceback or a stack, and
+# the program says the same in one line. And at each start, the packages that only voice needs.
 LEFT_OUT = re.compile(
     "Attempting a reconnect|Failed to connect|Shard ID %s (voice )?heartbeat|.* voice will NOT be"
 )
-PRIORITIES = "7764322222"  # journald's, from debug to critical, by a tenth of Python's level
+PRIORITIES = "7764322222"  # of the journal, by a tenth of Python's level
 
 
 class Log(logging.StreamHandler[Any]):
@@ -3130,10 +3154,8 @@ class Log(logging.StreamHandler[Any]):
         super().__init__()
         self._level_of_all = logging.getLevelName(level.upper())
         self._is_journal = is_under_journald()
-        self._blocked_by: str | None = (
-            None  # the place last seen to block all bots: it is told once
-        )
-        # In colour, as discord.py does it, but not into files, where containers have colour too.
+        self._blocked_by: str | None = None  # a place that blocks all bots is told once
+        # setup_logging chooses colours, in containers also for files: those get plain lines.
         discord.utils.setup_logging(handler=self, level=self._level_of_all)
         if not os.isatty(2):
             line = "[{levelname:<8}] {name}: {message}"
@@ -3141,7 +3163,7 @@ class Log(logging.StreamHandler[Any]):
                 line = f"[{{asctime}}] {line}"
             self.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S", "{"))
         if self._level_of_all == logging.INFO:
-            logging.getLogger("discord").setLevel(logging.WARNING)  # "static token", "Session ID"
+            logging.getLogger("discord").setLevel(logging.WARNING)  # its lines are not for users
         # Code of a bot may set up all loggers and handlers that it finds: this one stays as it is.
         self.setLevel(self._level_of_all)
         self.setLevel = self.setFormatter = self.setStream = lambda *_: None  # type: ignore[assignment, method-assign]
@@ -3184,7 +3206,7 @@ class Log(logging.StreamHandler[Any]):
             self._remove_doubles(logger)
 
     def _remove_doubles(self, logger: logging.Logger) -> None:
-        """Let no line be there twice, or once for each time that a script was started."""
+        """Remove handlers that would write a line twice, such as those of a script's last start."""
         files = set()
         for handler in getattr(logger, "handlers", [])[::-1]:
             file = getattr(handler, "baseFilename", handler)
@@ -3229,7 +3251,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option("--env-file", metavar="PATH", help="default: .env here, or beside the script")
+    option("--env-file", metavar="PATH", help="default: .env here, or beside run_bots.py")
     option("--only", metavar="1-10,music", help="just these bots: numbers, ranges of them, names")
     look = parser.add_mutually_exclusive_group().add_argument
     look("--check", action="store_true", help="run each bot's setup, say if all is well, and exit")
@@ -3269,7 +3291,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def start(arguments: argparse.Namespace) -> int:
     """Do what is asked for. Returns the exit code, and raises `SettingsError`."""
-    find_proxy()  # it says so if it cannot be used
     env_file = find_env_file(arguments.env_file)
     runner = Runner(env_file, arguments.only)
     bots = runner.read()
@@ -3283,7 +3304,7 @@ def start(arguments: argparse.Namespace) -> int:
             for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: end_now(EXIT_NO_RESULT))
             code = loop.run_until_done(look(bots, sync=arguments.sync_commands))
-            end_now(code)  # whatever threads a setup has begun
+            end_now(code)  # at once: a setup may have left threads that do not end
         watch = not arguments.no_watch
         work = runner.run(bots, watch=watch, status=arguments.status)
         return int(loop.run_until_done(work))

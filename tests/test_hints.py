@@ -546,12 +546,19 @@ async def test_a_proxy_that_does_not_answer_is_named(
     assert "127.0.0.1:9" in tls_program.stdout + tls_program.stderr
 
 
+@pytest.mark.parametrize("place", ["environment", "env file", "env file that is saved"])
 async def test_a_socks_proxy_is_told_to_need_another_package(
-    program: Program, discord: LocalDiscord
+    place: str, program: Program, discord: LocalDiscord
 ) -> None:
-    program.environment["HTTPS_PROXY"] = "socks5://127.0.0.1:9"
-    program.write_env(discord.add_bot("one"))
-    await program.start("--check")
+    bot = discord.add_bot("one")
+    proxy = "HTTPS_PROXY=socks5://127.0.0.1:9\n"
+    program.write_env(bot, extra=proxy if place == "env file" else "")
+    if place == "environment":
+        program.environment["HTTPS_PROXY"] = "socks5://127.0.0.1:9"
+    await program.start()
+    if place == "env file that is saved":
+        await program.logged("1 of 1 bots are ready")
+        program.write_env(bot, extra=f"{proxy}DISCORD_BOT_PREFIX=?")  # it starts again
     assert await program.end() == 78
     said = program.stderr + program.stdout
     assert "SOCKS" in said

@@ -39,7 +39,7 @@ PLAIN = """
                 self.count += 1
                 await message.channel.send(f"number {self.count}")
     """
-CLIENT = "Bot(bot).start"
+CLIENT = "Bot(settings).start"
 SHORT_WAITS = (
     ("HAND_BACK_AFTER = 45", "HAND_BACK_AFTER = 1"),
     ("NETWORK_DELAY = 25", "NETWORK_DELAY = 1"),
@@ -48,7 +48,7 @@ SHORT_WAITS = (
 
 def use_plain_client(program: Program) -> None:
     write(program, "plain.py", PLAIN)
-    program.change_script(CLIENT, "__import__('plain').Plain(bot).start")
+    program.change_script(CLIENT, "__import__('plain').Plain(settings).start")
 
 
 @pytest.mark.parametrize("kind", ["default", "plain", "two shards"])
@@ -222,7 +222,7 @@ async def test_a_page_in_the_place_of_the_gateway_is_called_that(
     discord.fail("upgrade", faults.captive_portal(), times=1)
     program.write_env(bot)
     await program.start()
-    await program.logged("The answer is not from Discord")
+    await program.logged("the answer is not from Discord")
     await program.logged("ready as bot")
     assert await program.stop() == 0
 
@@ -306,6 +306,23 @@ async def test_a_setup_is_tried_again_that_fails_because_of(
     await program.logged("ready as bot")
     assert await program.stop() == 0
     program.assert_clean()
+
+
+async def test_the_waits_between_setups_that_fail_grow_though_each_one_logs_in(
+    program: Program, discord: LocalDiscord
+) -> None:
+    code = """
+        async def setup(bot):
+            raise OSError("the database is away")
+        """
+    write(program, "one.py", code)
+    program.write_env(discord.add_bot("bot"), extra="DISCORD_BOT_EXTENSIONS=one")
+    await program.start("--log-level", "debug")
+    await program.logged("Trying again in", times=4)
+    waits = re.findall(r"Trying again in ([\d.]+) s", program.stderr)
+    assert float(waits[2]) >= 2  # 0.5 to 1, 1 to 2, 2 to 4 …
+    assert float(waits[3]) >= 4
+    assert await program.stop() == 0
 
 
 async def test_a_setup_whose_upload_of_commands_gets_a_503_is_tried_again(
@@ -508,7 +525,7 @@ async def test_a_page_in_the_place_of_discords_count_is_tried_again(
     program.write_env(bot)
     await program.start()
     await program.logged("ready as bot")
-    assert "The answer is not from Discord" in program.stderr
+    assert "the answer is not from Discord" in program.stderr
     assert await program.stop() == 0
     program.assert_clean()
 

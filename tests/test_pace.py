@@ -68,7 +68,7 @@ class Days:
         self.has_session = True
 
     def wait(self) -> None:
-        self.now += max(0, self.pace.wait(self.now)) + 0.1
+        self.now += max(0, self.pace.delay(self.now)) + 0.1
 
     def live(self, seconds: float) -> None:
         self.now += seconds
@@ -207,7 +207,7 @@ def test_what_reached_nothing_is_tried_again_within_half_a_minute_however_long_i
     waits = []
     for _ in range(2000):
         pace.note_unreached(now)
-        waits.append(pace.wait(now))
+        waits.append(pace.delay(now))
         now += waits[-1]
     assert max(waits) <= 30
     assert min(waits[10:]) >= 12
@@ -219,11 +219,11 @@ def test_an_outage_leaves_no_trace_in_the_waits_after_it() -> None:
     for _ in range(100):
         pace.note_unreached(0)
     pace.note_reached()
-    assert pace.wait(0) <= 0
+    assert pace.delay(0) <= 0
     pace.note_loss(0)
-    assert pace.wait(0) <= 1
+    assert pace.delay(0) <= 1
     pace.note_unreached(100)
-    assert pace.wait(100) <= 1
+    assert pace.delay(100) <= 1
 
 
 def test_losses_are_waited_for_longer_and_longer_and_forgotten_with_time() -> None:
@@ -234,7 +234,7 @@ def test_losses_are_waited_for_longer_and_longer_and_forgotten_with_time() -> No
             pace = Pace()
             for _ in range(number):
                 pace.note_loss(0)
-            waits.append(pace.wait(0))
+            waits.append(pace.delay(0))
         longest.append(max(waits))
     assert longest == sorted(longest) or longest[-1] <= 900
     assert 400 < longest[-1] <= 900
@@ -242,23 +242,23 @@ def test_losses_are_waited_for_longer_and_longer_and_forgotten_with_time() -> No
     for _ in range(50):
         pace.note_loss(0)
     pace.note_loss(DAY)
-    assert pace.wait(DAY) <= 1
+    assert pace.delay(DAY) <= 1
 
 
 def test_the_longest_word_of_discord_counts() -> None:
     pace = Pace()
     pace.note_told(0, 50)
     pace.note_told(10, 5)
-    assert pace.wait(10) == 40
+    assert pace.delay(10) == 40
 
 
 def test_a_resume_does_not_wait_for_the_next_identify() -> None:
     pace = Pace()
     for _ in range(100):
         pace.take_identify(0)
-    assert pace.wait(0) > 300
+    assert pace.delay(0) > 300
     pace.has_session = True
-    assert pace.wait(0) <= 0
+    assert pace.delay(0) <= 0
 
 
 def test_a_session_that_is_lost_every_minute_still_comes_back_some_hundred_times_a_day() -> None:

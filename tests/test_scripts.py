@@ -760,7 +760,7 @@ async def test_the_second_bot_with_a_module_of_the_same_name_is_refused_before_i
     name = config.partition("/")[0]
     assert str(program.folder / "one" / name) in line
     assert str(program.folder / "two" / name) in line
-    assert "another name" in line
+    assert "Rename one of them" in line
     assert "--only" in line
     assert "two runs" not in program.stdout
     assert not two.requests
