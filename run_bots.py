@@ -561,26 +561,19 @@ class Reading:
     def _read_bot(self, number: str, own: Variables, for_all: Variables) -> None:
         """One bot: its own variables, or those for all bots, or the defaults."""
         script = own.get("DISCORD_BOT_SCRIPT<N>")
-        given = own if script else {**for_all, **own}
+        variables = own if script else {**for_all, **own}
         fields: dict[str, Any] = {}
         sources: Variables = {}
         for name, setting in SETTINGS.items():
             default = setting.default.replace("<N>", number)
             unset = Variable(name.replace("<N>", number), default, "default")
-            variable = given.get(name, unset)
-            if not variable.text:
-                continue
-            field = setting.field
-            try:
-                rival = sources.get(RIVALS.get(field, ""))
-                if rival:
-                    raise SettingsError(f"{rival} is set too. Keep one of them.")
-                sources[field] = variable
-                check_text(variable.text)
-                fields[field] = setting.parse(variable.text)
-                self._claim(field, fields[field], variable)
-            except SettingsError as error:
-                self.problems.append(f"{variable}: {error}")
+            variable = variables.get(name, unset)
+            if variable.text:
+                try:
+                    fields[setting.field] = self._read_field(setting, variable, sources)
+                except SettingsError as error:
+                    self.problems.append(f"{variable}: {error}")
+                sources[setting.field] = variable
         if script:
             # So a refused intent names the script: "the intents (music.py)".
             sources["intents"] = Variable("the intents", "", script.text)
@@ -590,15 +583,25 @@ class Reading:
         if not self.problems:  # otherwise a field may be missing, and nobody gets the bots
             self.bots.append(BotSettings(int(number), sources, **fields))
 
-    def _claim(self, field: str, value: Any, variable: Variable) -> None:
+    def _read_field(self, setting: Setting, variable: Variable, sources: Variables) -> Any:
+        """The value of one variable of a bot, whose fields before it have these sources."""
+        rival = sources.get(RIVALS.get(setting.field, ""))
+        if rival:
+            raise SettingsError(f"{rival} is set too. Keep one of them.")
+        check_text(variable.text)
+        value = setting.parse(variable.text)
+        if setting.field in UNIQUE:
+            self._claim(setting.field, value, variable)
+        return value
+
+    def _claim(self, field: str, value: str, variable: Variable) -> None:
         """Two bots may not share a token or a name. Raises `SettingsError`."""
-        if field in UNIQUE:
-            claimed = bot_id_of(value) if field == "token" else value
-            other = self._claims.setdefault(f"{field} {claimed}", variable)
-            if other is not variable:
-                raise SettingsError(
-                    f"This is the same {UNIQUE[field]} as {other}. Every bot needs its own."
-                )
+        claimed = bot_id_of(value) if field == "token" else value
+        other = self._claims.setdefault(f"{field} {claimed}", variable)  # the first one stays
+        if other is not variable:
+            raise SettingsError(
+                f"This is the same {UNIQUE[field]} as {other}. Every bot needs its own."
+            )
 
 
 def how_to_begin(path: Path) -> Iterable[str]:
@@ -1789,7 +1792,7 @@ class Life:
                 try:
                     await self.client.reload_extension(name)
                 except (Exception, asyncio.CancelledError) as error:
-                    outcome = "did not load in"
+                    outcome = "did not load"
                     failure = diagnose_setup(error, self.settings)
                     text = f"{failure.text} The old code keeps running."
                     log.error(text, exc_info=failure.cause)
@@ -1991,7 +1994,7 @@ class Entry(Owner):
         except Exception as error:
             failure = diagnose_setup(error, self.settings)
             log.error("%s The bot stays as it is.", failure.text)
-            return "did not load in"
+            return "did not load"
         if restart_for != {self.settings.script}:  # which is no module of `sys.modules`
             forget_modules(self)
         self.restart()
@@ -2161,7 +2164,7 @@ class Runner:
             renewals[task] = entry.name
         await asyncio.wait(renewals, timeout=SETUP_TIMEOUT)
         for task, name in renewals.items():
-            change = task.result() if task.done() else "still loading in"
+            change = task.result() if task.done() else "still loading"
             changes[change].append(name)
         sources = ", ".join(map(shown, sorted(saved)))
         log.info("%s: %s", sources, in_one_line(changes))

@@ -111,7 +111,7 @@ async def test_the_old_code_runs_on_where_a_saved_extension_does_not_load(
             (program.folder / f"cog{number}.py").unlink()
         else:
             write(program, f"cog{number}.py", code)
-    await program.logged("did not load in bot0, bot1")
+    await program.logged("did not load bot0, bot1")
     for number, (how, (_, words)) in enumerate(BROKEN.items()):
         lines = program.lines_of(f"bot{number}")
         (line,) = [line for line in lines if "The old code keeps running" in line]
