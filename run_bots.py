@@ -737,10 +737,11 @@ def keep_modules(change: Any) -> Any:
         finally:
             files.follow(Path(file_of(module)) for module in client.extensions.values())
             loaded = ChainMap(*[other.extensions for other in clients_with_extensions])
+            parts = tuple(f"{extension}." for extension in loaded)
             for lost in before.keys() - sys.modules.keys():
                 if lost in loaded:  # this other client has a module of its own
                     sys.modules[lost] = loaded[lost]
-                elif name in loaded:  # a part of an extension that another client has
+                elif lost.startswith(parts):
                     sys.modules[lost] = before[lost]
 
     return change_and_keep
@@ -1063,6 +1064,9 @@ def diagnose(error: BaseException, settings: BotSettings, client: discord.Client
     if isinstance(error, discord.RateLimited):
         text = f"Discord asks this bot to wait {error.retry_after:.0f} s."
         return Failure(text, Kind.TOLD, wait=error.retry_after)
+    if isinstance(error, TooFewStarts):
+        text, seconds = error.args
+        return Failure(text, Kind.TOLD, wait=seconds)
     return diagnose_unanswered(error)
 
 
@@ -1498,10 +1502,25 @@ def find_proxy() -> str | None:
     return proxy
 
 
+async def answer_of(request: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """Discord's answer. Raises `aiohttp.ClientError` where a web page comes in its place."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await request
+    except aiohttp.ClientError:  # some of them are a ValueError too
+        raise
+    except (TypeError, KeyError, ValueError):  # discord.py has taken the page for data
+        raise aiohttp.ClientError(NOT_DISCORD) from None
+
+
+class TooFewStarts(Exception):
+    """Discord lets a bot IDENTIFY too few times more. `args`: a sentence, and seconds to wait."""
+
+
 async def starts_of(client: discord.Client) -> tuple[int, Any]:
     """How many shards Discord wants, and its `session_start_limit`."""
     # Not public, and nothing that is says how many IDENTIFYs are left, whoever used the others up.
-    shards, _, limit = await client.http.get_bot_gateway()
+    shards, _, limit = await answer_of(client.http.get_bot_gateway(), CONNECT_TIMEOUT)
     return shards, limit
 
 
@@ -1681,12 +1700,8 @@ class Life:
         http.proxy = http.proxy or find_proxy()
         own_limit = http.max_ratelimit_timeout
         http.max_ratelimit_timeout = LOGIN_TIMEOUT / 2
-        try:
-            async with asyncio.timeout(LOGIN_TIMEOUT):
-                await self.client.login(self.settings.token)
-                await self.ask_for_starts()
-        except (TypeError, KeyError, json.JSONDecodeError):  # it took a web page for data
-            raise aiohttp.ClientError(NOT_DISCORD) from None
+        await answer_of(self.client.login(self.settings.token), LOGIN_TIMEOUT)
+        await self.ask_for_starts()
         http.max_ratelimit_timeout = own_limit
 
     async def ask_for_starts(self) -> None:
@@ -1697,9 +1712,9 @@ class Life:
         self._starts = await starts_of(self.client)
         shards, limit = self._starts
         if limit["remaining"] < IDENTIFY_RESERVE + shards - 1:
-            words = "Discord lets this bot connect only %s times more before it resets the token."
-            log.warning(words, limit["remaining"])
-            raise discord.RateLimited(max(limit["reset_after"] / 1000, IDENTIFY_GAP))
+            text = f"Discord lets this bot connect only {limit['remaining']} times more"
+            wait = max(limit["reset_after"] / 1000, IDENTIFY_GAP)
+            raise TooFewStarts(f"{text} before it resets the token.", wait)
 
     async def stay(self) -> None:
         """Connect, and stay connected, as long as there is no error that ends the client."""
@@ -2983,11 +2998,13 @@ class Signals:
 
 def end_now(code: int, after: float = 0) -> NoReturn:
     """End the process whatever it does, after so many seconds, and write out what was printed."""
-    time.sleep(after)
+    # A bot's code may have replaced the output by something that does not return. At its very end
+    # Python starts no more threads: then nothing is written.
+    guard = threading.Timer(after + FLUSH_TIMEOUT, os._exit, [code])
+    guard.daemon = True
     try:
-        with suppress(RuntimeError):  # at its very end Python starts no more threads
-            # A bot's code may have replaced the output by something that does not return.
-            threading.Timer(FLUSH_TIMEOUT, os._exit, [code]).start()
+        guard.start()
+        time.sleep(after)
         if after:
             words = f"Some code of a bot does not stop{busy_place()}. The program ends without it."
             print(words, file=sys.stderr)
@@ -3065,9 +3082,13 @@ odd_tokens: set[str] = set()  # those that TOKEN_FORM does not match
 
 def hide_tokens(text: str) -> str:
     """The text without tokens: they are known by their form, and the odd ones one by one."""
-    found = [*TOKEN_FORM.findall(text), *odd_tokens]
-    for token in sorted(found, key=len, reverse=True):
-        text = text.replace(token, f"[token of {names_by_token.get(token, 'a bot')}]")
+
+    def hidden(token: str) -> str:
+        return f"[token of {names_by_token.get(token, 'a bot')}]"
+
+    text = TOKEN_FORM.sub(lambda found: hidden(found[0]), text)
+    for token in sorted(odd_tokens, key=len, reverse=True):
+        text = text.replace(token, hidden(token))
     return text
 
 

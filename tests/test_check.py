@@ -299,3 +299,18 @@ async def test_help_fits_80_columns_and_says_that_check_runs_the_setup(program: 
     assert not [line for line in program.stdout.splitlines() if len(line) > 80]
     about = program.stdout[program.stdout.rindex("--check") :]
     assert re.search(r"\bsetup\b", about[: about.index("--sync-commands")])
+
+
+@pytest.mark.parametrize("what", ["a page", "nothing"])
+async def test_trouble_with_discords_count_is_no_fault_of_the_bot(
+    what: str, program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("one")
+    bot.fail("GET /gateway/bot", faults.captive_portal() if what == "a page" else faults.hang())
+    program.change_script("CONNECT_TIMEOUT = 30", "CONNECT_TIMEOUT = 1")
+    program.write_env(bot)
+    await program.start("--check")
+    assert await program.end() == 78
+    expected = "the answer is not from Discord" if what == "a page" else "Discord does not answer"
+    assert expected in program.stdout
+    program.assert_clean()

@@ -367,6 +367,88 @@ async def test_an_extension_that_fails_in_one_bot_stays_importable_for_the_other
     assert await program.stop() == 0
 
 
+PACKAGE = """
+    import sys
+    from . import part
+
+    async def on_message(message):
+        if message.content == "which":
+            await message.channel.send(str(sys.modules.get(part.__name__) is part))
+
+    async def setup(bot):
+        bot.add_listener(on_message)
+"""
+DROPPER = """
+    async def on_message(message):
+        if message.content == "drop":
+            await bot.unload_extension(%s)
+            await message.channel.send("dropped")
+
+    async def setup(it):
+        global bot
+        bot = it
+        bot.add_listener(on_message)
+"""
+
+
+@pytest.mark.parametrize("name", ["'cogs.box'", "'.box', package='cogs'"])
+async def test_the_parts_of_a_package_of_two_bots_stay_importable_when_one_unloads_it(
+    name: str, program: Program, discord: LocalDiscord
+) -> None:
+    one, two = discord.add_bot("one"), discord.add_bot("two")
+    (program.folder / "cogs" / "box").mkdir(parents=True)
+    write(program, "cogs/box/__init__.py", PACKAGE)
+    write(program, "cogs/box/part.py", "")
+    write(program, "dropper.py", DROPPER % name)
+    extra = "DISCORD_BOT_EXTENSIONS1=cogs.box\nDISCORD_BOT_EXTENSIONS2=cogs.box,dropper"
+    await start(program, one, two, extra=extra)
+    await discord.say("drop")
+    await until(lambda: contents(two) == ["dropped"])
+    assert await answers(discord, one) == ["True"]
+    assert await program.stop() == 0
+
+
+HELPED = """
+    import asyncio, discord
+    import helper
+
+    class Client(discord.Client):
+        async def close(self):
+            await asyncio.sleep(1)
+            await super().close()
+
+        async def on_message(self, message):
+            if message.content == "which":
+                await message.channel.send(helper.WORD)
+
+    intents = discord.Intents.default()
+    intents.message_content = True
+    Client(intents=intents).run("unused")
+"""
+
+
+async def test_a_helper_of_two_scripts_is_new_for_both_though_an_extension_loads_meanwhile(
+    program: Program, discord: LocalDiscord
+) -> None:
+    bots = [discord.add_bot(name) for name in ("one", "two", "three")]
+    slow = "import asyncio\n\nasync def setup(bot):\n    await asyncio.sleep(0.3)\n"
+    for name in ("two", "three"):
+        write(program, f"{name}.py", HELPED)
+    write(program, "helper.py", "WORD = 'old'")
+    write(program, "slow.py", slow)
+    extra = "DISCORD_BOT_EXTENSIONS1=slow\n"
+    extra += "DISCORD_BOT_SCRIPT2=two.py\nDISCORD_BOT_SCRIPT3=three.py"
+    await start(program, *bots, extra=extra)
+    write(program, "slow.py", f"{slow}# saved")
+    write(program, "helper.py", "WORD = 'new'")
+    await program.logged("restarted two, three")
+    await program.logged("ready as two", times=2)
+    await program.logged("ready as three", times=2)
+    await discord.say("which")
+    await until(lambda: contents(bots[1]) == contents(bots[2]) == ["new"])
+    assert await program.stop() == 0
+
+
 # --- every extension of a folder
 
 

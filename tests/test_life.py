@@ -131,6 +131,7 @@ TROUBLES = {
     "forbidden": ("GET /users/@me", faults.status(403)),
     "a cut connection": ("GET /users/@me", faults.drop()),
     "a captive portal": ("GET /users/@me", faults.captive_portal()),
+    "a captive portal in Latin-1": ("GET /users/@me", faults.captive_portal("latin-1")),
     "a captive portal later": ("GET /oauth2/applications/@me", faults.captive_portal()),
     "a gateway that refuses": ("connect", faults.drop()),
     "a gateway that closes before HELLO": ("connect", faults.close(4000)),

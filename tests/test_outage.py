@@ -236,7 +236,7 @@ async def test_a_bot_that_has_few_identifies_left_waits_until_they_are_counted_a
     bot, other = discord.add_bot("bot", used_before=501, reset_after=3), discord.add_bot("other")
     program.write_env(bot, other)
     await program.start()
-    await program.logged("only 499 times more")
+    await program.logged("only 499 times more before it resets the token. Trying again in")
     await program.logged("ready as other")
     assert not bot.identifies
     bot.used_before = 0

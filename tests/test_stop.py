@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .local_discord import Account, LocalDiscord, faults
-from .program import Program, needs_posix_signals, needs_terminal, needs_windows, until
+from .program import Program, needs_posix_signals, needs_terminal, needs_windows, until, write
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -291,6 +291,40 @@ async def test_a_stop_ends_though_nobody_reads_the_output(
         if process.returncode is None:
             process.kill()
         os.close(unread)
+
+
+BLOCKING_OUTPUT = """
+    import sys, threading, time
+
+    class Blocking:
+        def write(self, text):
+            time.sleep(100)
+
+        flush = write
+
+    async def setup(bot):
+        sys.stderr = Blocking()
+        %s
+"""
+
+
+@pytest.mark.parametrize("thread", ["", "threading.Thread(target=time.sleep, args=[100]).start()"])
+@pytest.mark.parametrize("signals", [1, pytest.param(2, marks=needs_posix_signals)])
+async def test_a_stop_ends_though_code_has_replaced_the_output_by_something_that_blocks(
+    signals: int, thread: str, program: Program, discord: LocalDiscord
+) -> None:
+    bot = discord.add_bot("bot")
+    write(program, "blocking.py", BLOCKING_OUTPUT % thread)
+    program.write_env(bot, extra="DISCORD_BOT_EXTENSIONS=blocking")
+    program.change_script("STOP_TIMEOUT = 9", f"STOP_TIMEOUT = {2 if signals == 1 else 30}")
+    await program.start()
+    await until(lambda: bot.ready)
+    program.send()
+    await until(lambda: bot.client_closes == [1000])
+    await asyncio.sleep(1)  # then only the end of Python is left
+    if signals == 2:
+        program.send(signal.SIGINT)
+    assert await program.end(10) == signals - 1
 
 
 async def test_code_behind_a_bots_own_close_still_runs(

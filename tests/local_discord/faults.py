@@ -49,13 +49,12 @@ def cloudflare_block(retry_after: int | None = None) -> Any:
     return action
 
 
-def captive_portal() -> Any:
+def captive_portal(charset: str = "utf-8") -> Any:
     """A hotel's log-in page with status 200 in place of Discord's answer."""
 
     async def action(_request: web.Request) -> web.Response:
-        return web.Response(
-            text="<html><title>Welcome to the hotel</title></html>", content_type="text/html"
-        )
+        page = "<html><title>Bienvenue à l'hôtel</title></html>"
+        return web.Response(body=page.encode(charset), content_type="text/html")
 
     return action
 
