@@ -1415,6 +1415,8 @@ class Gateway:
         """Whether it is a client's first connections: discord.py has no limit for their time."""
         if not isinstance(self.client, discord.AutoShardedClient):
             return False
+        # A connection that came to nothing has made no shard. And connect() may be called again,
+        # with the shards of before.
         return min(self.launched, len(self.client.shards)) < self.shards
 
     def _require_session(self) -> None:
@@ -1455,7 +1457,7 @@ class Gateway:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     ws = await self._connect(url)
                 self.entry.note_reached()
-                return ws  # type: ignore[return-value]  # the class that is set above
+                return ws  # type: ignore[return-value]  # see take_over
             except (OSError, aiohttp.ClientError) as error:
                 self.entry.note_failure(self.entry.diagnose(error))
 
@@ -1472,9 +1474,7 @@ class Gateway:
         ws = self.client._get_websocket(shard_id=shard_id).socket
         if isinstance(ws, GatewaySocket):
             ws.is_up = True
-        self.pace.has_session = (
-            self.shards == 1
-        )  # with more, it is not known which one has lost its
+        self.pace.has_session = self.shards == 1  # of several, nobody knows who has lost its own
         up = sum(ws.is_up and not ws.closed for ws in self.sockets)
         if up == self.shards:
             self.entry.set_ready()
@@ -1588,6 +1588,8 @@ class Life:
         self._client_closed = asyncio.Event()
         self._living_task: asyncio.Task[None]
         self._code_task: asyncio.Task[None] | None = None
+        self._close_client: Work  # the client's own, and its setup_hook
+        self._setup_hook: Work
         self._closing_tasks: set[Any] = set()  # those that wait in close() or hold()
         self._starts: tuple[int, Any]  # the shards that Discord wants, and the IDENTIFYs left
         self._gateway: Gateway | None = None
@@ -1790,10 +1792,8 @@ class Life:
                 await self._close_client()
             except Exception:
                 log.exception("Some clean-up failed.")
-            finally:
-                await (
-                    self.client.http.close()
-                )  # not public; open if the client's own close was cut off
+            finally:  # not public; it is still open if the client's own close was cut off
+                await self.client.http.close()
 
     async def reload(self, saved: set[Path]) -> str:
         """Load saved extensions again, without leaving Discord. Returns what has come of it."""
@@ -2090,6 +2090,7 @@ class Runner:
         self._entries: dict[str, Entry] = {}
         self._listed: list[Entry] = []  # in the order of the settings that were last read
         self._is_stopping = False
+        self._shared: Shared  # made in `run`, where the event loop is
         # The log says how the bots are at this time at the latest. None: it has said so.
         self._settle_by: float | None = time.monotonic() + SETTLE_TIMEOUT
         self._told: list[float] = []  # the `since` of each bot when the log has said it last
