@@ -402,7 +402,7 @@ def parse_extensions(text: str) -> tuple[str, ...]:
             raise SettingsError(
                 "Write greeter for greeter.py and cogs.music for cogs/music.py, with commas."
             )
-        if name.partition(".")[0] in TAKEN_NAMES:
+        if top_of(name) in TAKEN_NAMES:
             raise SettingsError(
                 f"{name} is the name of a Python module that is needed. Rename your file."
             )
@@ -703,12 +703,16 @@ def release_modules() -> None:
 
 def forget_modules(owner: Owner) -> None:
     """Let a bot's modules be imported anew, except those that are some client's extensions."""
-    loaded = ChainMap(*[client.extensions for client in clients_with_extensions])
-    for name in imported_modules(owner).keys() - loaded.keys():
+    for name in imported_modules(owner).keys() - loaded_extensions().keys():
         del sys.modules[name]
 
 
 clients_with_extensions: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def loaded_extensions() -> Mapping[str, Any]:
+    """The modules of the extensions that any client has, by name."""
+    return ChainMap(*[client.extensions for client in clients_with_extensions])
 
 
 def saved_extensions(client: object, saved: set[Path]) -> dict[Path, str]:
@@ -736,15 +740,21 @@ def keep_modules(change: Any) -> Any:
             raise commands.ExtensionFailed(name, error) from error  # type: ignore[arg-type]
         finally:
             files.follow(Path(file_of(module)) for module in client.extensions.values())
-            loaded = ChainMap(*[other.extensions for other in clients_with_extensions])
-            parts = tuple(f"{extension}." for extension in loaded)
-            for lost in before.keys() - sys.modules.keys():
-                if lost in loaded:  # this other client has a module of its own
-                    sys.modules[lost] = loaded[lost]
-                elif lost.startswith(parts):
-                    sys.modules[lost] = before[lost]
+            if before.keys() - sys.modules.keys():  # not at a start, where each load comes here
+                put_back_modules(before)
 
     return change_and_keep
+
+
+def put_back_modules(before: dict[str, Any]) -> None:
+    """Put back those that are gone now, of extensions that some client still has."""
+    loaded = loaded_extensions()
+    parts = tuple(f"{extension}." for extension in loaded)
+    for lost in before.keys() - sys.modules.keys():
+        if lost in loaded:  # each client has a module of its own
+            sys.modules[lost] = loaded[lost]
+        elif lost.startswith(parts):
+            sys.modules[lost] = before[lost]
 
 
 # --- What a bot does ---------------------------------------------------------------------------
@@ -1445,7 +1455,7 @@ class Gateway:
         code = ws.close_code or ws.own_close_code
         if code in FINAL_CLOSES:
             # discord.py launches all shards before it looks how the first one fared.
-            self.entry.end_client(discord.ConnectionClosed(ws, shard_id=None))
+            self.entry.life.fail(discord.ConnectionClosed(ws, shard_id=None))
         else:
             text = f"The gateway connection was lost (close code {code})."
             self.entry.note_failure(Failure(text), 1 / self.shards)
@@ -1634,6 +1644,11 @@ class Life:
         self.is_dismissed = True
         self.end_asked.set()
 
+    def fail(self, error: BaseException) -> None:
+        """End it, because of this error."""
+        self.error = error
+        self.end_asked.set()
+
     def may_begin(self) -> bool:
         """Whether the bot's code may begin a task: at the end, only its main function may."""
         return not self._is_closing or asyncio.current_task() is self._code_task
@@ -1662,8 +1677,7 @@ class Life:
         if self.client is None:
             await self._take(client)
         elif not self.end_asked.is_set():
-            self.error = CodeError("It starts two bots. Make a script of each")
-            self.end_asked.set()
+            self.fail(CodeError("It starts two bots. Make a script of each"))
         await self._wait_until_closed()
         if self.error:
             raise self.error
@@ -1934,11 +1948,6 @@ class Entry(Owner):
     @property
     def is_ending(self) -> bool:
         return self.life.end_asked.is_set()
-
-    def end_client(self, error: BaseException) -> None:
-        """End its client because of this error."""
-        self.life.error = error
-        self.life.end_asked.set()
 
     def note_failure(self, failure: Failure, part: float = 1) -> None:
         """Count a failure that concerns this part of the bot's shards, and say what comes next."""

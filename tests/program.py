@@ -155,6 +155,7 @@ class Program:
         """Start it. `interpreter` is what `command` takes besides."""
         command = self.command(*arguments, **interpreter)
         if self._can_be_forked(interpreter):
+            # Without the three words: python -m tests.local_discord.redirect
             self.process = await forks.fork(command[3:], self.folder, self.environment)
         else:
             self.process = await asyncio.create_subprocess_exec(
